@@ -1,0 +1,1 @@
+"""The process that runs a model for a balancer; it opens no listener."""

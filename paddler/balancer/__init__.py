@@ -1,0 +1,1 @@
+"""The process that clients, operators and agents talk to."""

@@ -1,0 +1,1 @@
+"""Thin edges of the balancer: decode, call the core, encode."""

@@ -1,0 +1,105 @@
+"""What agents report about themselves, as the management service shows it."""
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from paddler.messages._base import OneOf
+
+Count = Annotated[int, Meta(ge=0)]
+
+StateApplicationStatus = Literal[
+    "Applied", "AttemptedAndNotAppliable", "AttemptedAndRetrying", "Fresh", "Stuck"
+]
+
+
+class ModelPath(Struct, frozen=True):
+    """The model an issue is about: a path, an address, or ``repo/revision/file``."""
+
+    model_path: str
+
+
+class HubLock(Struct, frozen=True):
+    """A lock of the Hub cache that somebody else holds."""
+
+    lock_path: str
+    model_path: ModelPath
+
+
+class TemplateError(Struct, frozen=True):
+    """A chat template that does not compile, and why."""
+
+    error: str
+    model_path: ModelPath
+    template_content: str
+
+
+class SlotError(Struct, frozen=True):
+    """A slot that could not be made, and why."""
+
+    error: str
+    slot_index: int
+
+
+class AgentIssue(OneOf, frozen=True, rename="pascal"):
+    """One thing that is wrong on an agent. No variant may be added: clients refuse unknown ones."""
+
+    cache_cannot_acquire_lock: ModelPath | UnsetType = UNSET
+    cache_directory_is_not_writable: ModelPath | UnsetType = UNSET
+    cache_storage_is_full: ModelPath | UnsetType = UNSET
+    chat_template_does_not_compile: TemplateError | UnsetType = UNSET
+    download_interrupted: ModelPath | UnsetType = UNSET
+    download_server_denied_access: ModelPath | UnsetType = UNSET
+    download_server_errored: ModelPath | UnsetType = UNSET
+    download_server_is_unreachable: ModelPath | UnsetType = UNSET
+    download_server_rejected_request: ModelPath | UnsetType = UNSET
+    download_url_is_malformed: ModelPath | UnsetType = UNSET
+    hugging_face_cannot_acquire_lock: HubLock | UnsetType = UNSET
+    hugging_face_model_does_not_exist: ModelPath | UnsetType = UNSET
+    hugging_face_permissions: ModelPath | UnsetType = UNSET
+    model_cache_is_corrupted: ModelPath | UnsetType = UNSET
+    model_cannot_be_loaded: ModelPath | UnsetType = UNSET
+    model_does_not_exist_at_url: ModelPath | UnsetType = UNSET
+    model_file_does_not_exist: ModelPath | UnsetType = UNSET
+    multimodal_projection_cannot_be_loaded: ModelPath | UnsetType = UNSET
+    slot_cannot_start: SlotError | UnsetType = UNSET
+    unable_to_find_chat_template: ModelPath | UnsetType = UNSET
+
+
+class AgentStatus(Struct, frozen=True, kw_only=True):
+    """What an agent says of itself; sent whenever one of these changes."""
+
+    desired_slots_total: Count
+    download_current: Count = 0
+    download_filename: str | None = None
+    download_indeterminate: bool = True
+    download_total: Count = 0
+    issues: tuple[AgentIssue, ...] = ()
+    model_path: str | None = None
+    slots_total: Count = 0
+    state_application_status: StateApplicationStatus = "Fresh"
+    uses_chat_template_override: bool = False
+
+
+class AgentSnapshot(Struct, frozen=True, kw_only=True):
+    """One agent in ``GET /api/v1/agents``. Clients refuse extra keys: never add one."""
+
+    desired_slots_total: int
+    download_current: int
+    download_filename: str | None
+    download_indeterminate: bool
+    download_total: int
+    id: str
+    issues: tuple[AgentIssue, ...]
+    model_path: str | None
+    name: str | None
+    slots_processing: int
+    slots_total: int
+    state_application_status: StateApplicationStatus
+    uses_chat_template_override: bool
+
+
+class AgentsSnapshot(Struct, frozen=True):
+    """The body of ``GET /api/v1/agents``."""
+
+    agents: tuple[AgentSnapshot, ...]

@@ -1,0 +1,159 @@
+"""The link between agent and balancer: JSON control messages and binary data messages.
+
+Text messages are the Structs below. A binary message is a run of frames, little-endian:
+
+    u32 stream_id | u8 kind | u8 flags | u16 reserved (0) | u32 length | payload
+
+Kinds below ``FrameKind.RESULT`` carry token text: the contents of a JSON string, already
+escaped, without quotes. The others carry a JSON document. ``FRAME_FINAL`` in ``flags``
+marks the last frame of its stream.
+"""
+
+import struct
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+from paddler.messages._base import Wire
+from paddler.messages.agents import AgentStatus
+from paddler.messages.inference import (
+    ContinueFromConversationHistory,
+    ContinueFromRawPrompt,
+    TokenUsage,
+)
+from paddler.messages.state import ApplicableState
+
+PROTOCOL_VERSION: Final = 1
+
+FRAME_HEADER: Final = struct.Struct("<IBBHI")
+FRAME_FINAL: Final = 0x01
+
+
+class FrameKind(IntEnum):
+    """What a frame of a data message carries."""
+
+    CONTENT = 0
+    REASONING = 1
+    TOOL_CALL = 2
+    UNDETERMINABLE = 3
+    RESULT = 8
+    """A ``GeneratedTokenResult`` that does not end the stream."""
+    FAILED = 9
+    """A ``GeneratedTokenResult`` that ends the stream."""
+    DONE = 10
+    """A :class:`Finished`: the stream ended as it should."""
+    RETURNED = 11
+    """A :class:`Returned`: the agent could not serve or go on serving; another may."""
+
+
+def encode_data_frame(stream_id: int, kind: FrameKind, payload: bytes, flags: int = 0) -> bytes:
+    """One frame of a data message."""
+    return FRAME_HEADER.pack(stream_id, kind, flags, 0, len(payload)) + payload
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """Payload of ``FrameKind.DONE``. ``reason``: ``stop``, ``length`` or ``cancelled``."""
+
+    usage: TokenUsage
+    reason: str
+
+
+class Returned(msgspec.Struct, frozen=True):
+    """Payload of ``FrameKind.RETURNED``: why the agent gave the request back."""
+
+    reason: str
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Sampling values of one request; ``None`` takes the cluster's inference parameters."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+
+
+# --- agent to balancer -------------------------------------------------------------------------
+
+
+class Hello(Wire, frozen=True, kw_only=True, tag="hello"):
+    """First message on every connection: who the agent is and what it runs."""
+
+    protocol: int
+    version: str
+    name: str | None
+    status: AgentStatus
+
+
+class StatusReport(Wire, frozen=True, tag="status"):
+    """Sent each time the agent's status changes."""
+
+    status: AgentStatus
+
+
+class Goodbye(Wire, frozen=True, tag="goodbye"):
+    """The agent stops on purpose; nothing new may be sent to it."""
+
+
+FromAgent = Hello | StatusReport | Goodbye
+
+
+# --- balancer to agent -------------------------------------------------------------------------
+
+
+class Welcome(Wire, frozen=True, tag="welcome"):
+    """Answer to a :class:`Hello` that is accepted."""
+
+    protocol: int
+    version: str
+
+
+class Refused(Wire, frozen=True, tag="refused"):
+    """Answer to a :class:`Hello` that is not; the balancer closes the link after it."""
+
+    reason: str
+
+
+class SetState(Wire, frozen=True, tag="set_state"):
+    """What the agent shall run, from now on."""
+
+    state: ApplicableState
+
+
+class RawPromptJob(Wire, frozen=True, tag="raw_prompt"):
+    """A raw prompt to continue."""
+
+    request: ContinueFromRawPrompt
+
+
+class ConversationJob(Wire, frozen=True, tag="conversation"):
+    """A conversation to continue."""
+
+    request: ContinueFromConversationHistory
+
+
+class StartStream(Wire, frozen=True, kw_only=True, tag="start"):
+    """Run one request; its answer comes as frames with this ``stream_id``."""
+
+    stream_id: int
+    job: RawPromptJob | ConversationJob
+    sampling: Sampling = Sampling()
+
+
+class StopStream(Wire, frozen=True, tag="stop"):
+    """End a stream early. The agent confirms with the stream's final frame; unknown ids are fine."""
+
+    stream_id: int
+
+
+FromBalancer = Welcome | Refused | SetState | StartStream | StopStream
+
+decode_from_agent = msgspec.json.Decoder(FromAgent).decode
+decode_from_balancer = msgspec.json.Decoder(FromBalancer).decode
+decode_finished = msgspec.json.Decoder(Finished).decode
+decode_returned = msgspec.json.Decoder(Returned).decode
+encode = msgspec.json.Encoder().encode

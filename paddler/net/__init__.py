@@ -1,0 +1,1 @@
+"""The asyncio side: pumps bytes between transports and the protocols of paddler.proto."""
