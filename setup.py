@@ -5,22 +5,28 @@ import os
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-# language_level to autotestdict: what stubtest needs to compare the stub with the binary.
+# binding to autotestdict: what stubtest needs to compare the stub with the binary.
+# auto_pickle: no object of ours can be pickled, and copying a mapping or a pointer would end badly.
 COMMON = {
     "language_level": 3,
     "binding": True,
     "embedsignature": True,
     "autotestdict": False,
+    "auto_pickle": False,
 }
 UNCHECKED = {"boundscheck": False, "wraparound": False, "initializedcheck": False}
 CHECKED = {"boundscheck": True, "wraparound": True, "initializedcheck": True}
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+SANITIZERS = [
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",  # undefined behaviour ends the run, not only a line of log
+    "-fno-omit-frame-pointer",
+]
 
 # name: (Cython directives, C flags, link flags, macros)
 BUILDS = {
     # -O3: the slot scan is a loop that the compiler turns into vector instructions.
     "release": (COMMON | UNCHECKED, ["-O3"], [], []),
-    "checked": (COMMON | CHECKED, ["-O1", "-g", *SANITIZERS], SANITIZERS, []),
+    "checked": (COMMON | CHECKED, ["-O1", "-g", "-UNDEBUG", *SANITIZERS], SANITIZERS, []),
     "trace": (
         COMMON | CHECKED | {"linetrace": True},
         ["-O1", "-g"],
@@ -46,6 +52,8 @@ setup(
             )
         ],
         compiler_directives=directives,
-        force=build != "release",
-    )
+        force=True,
+    ),
+    # All builds write the same files: none may take over what another one left.
+    options={"build_ext": {"force": True}},
 )

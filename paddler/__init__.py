@@ -1,3 +1,3 @@
-"""Paddler serves large language models on your own hardware: a balancer and any number of agents."""
+"""Paddler serves language models on your own hardware: one balancer, any number of agents."""
 
 __version__ = "0.1.0"

@@ -1,9 +1,9 @@
-"""Typed face of the compiled hot path. Sections: heads, frames, slots, relay."""
+# Typed face of the compiled hot path. Sections: heads, frames, slots, relay.
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 # --- 1. HTTP heads ---------------------------------------------------------------------------
 
@@ -24,8 +24,9 @@ def encode_frame(opcode: int, payload: Buffer, mask_key: int = -1, fin: bool = T
 
 # --- 3. Slots --------------------------------------------------------------------------------
 
+@disjoint_base
 class SlotTable:
-    def __init__(self, capacity: int = 16384) -> None: ...
+    def __new__(cls, capacity: int = 16384) -> Self: ...
     @property
     def rows(self) -> int: ...
     @property
@@ -51,15 +52,21 @@ FRAMING_RAW: Final[int]
 FRAMING_CHUNKED: Final[int]
 FRAMING_WEBSOCKET: Final[int]
 
+@disjoint_base
 class Sink:
-    stream_id: int
-    tokens: int
-    heard_at: float
+    @property
+    def stream_id(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def heard_at(self) -> float: ...
+    @property
+    def unsent_bytes(self) -> int: ...
+    @property
+    def is_overrun(self) -> bool: ...
     is_paused: bool
-    unsent_bytes: int
-    is_overrun: bool
-    def __init__(
-        self,
+    def __new__(
+        cls,
         stream_id: int,
         write: Callable[[bytes], object] | None,
         framing: int,
@@ -67,11 +74,11 @@ class Sink:
         suffix: bytes,
         heard_at: float,
         max_unsent_bytes: int,
-    ) -> None: ...
+    ) -> Self: ...
     def send(self, body: Buffer) -> None: ...
 
+@disjoint_base
 class Relay:
-    def __init__(self) -> None: ...
     def __len__(self) -> int: ...
     def open(self, sink: Sink) -> None: ...
     def close(self, stream_id: int) -> bool: ...

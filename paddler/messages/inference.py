@@ -52,7 +52,13 @@ class JsonSchemaGrammar(Strict, frozen=True, tag_field="type", tag="json_schema"
 Grammar = GbnfGrammar | JsonSchemaGrammar
 
 
-class ToolParameters(Strict, frozen=True, kw_only=True, rename={"additional_properties": "additionalProperties"}, omit_defaults=True):  # noqa: E501
+class ToolParameters(
+    Strict,
+    frozen=True,
+    kw_only=True,
+    rename={"additional_properties": "additionalProperties"},
+    omit_defaults=True,
+):
     """What a tool takes, as a JSON schema of an object."""
 
     type: str
@@ -92,7 +98,7 @@ class ContinueFromConversationHistory(Strict, frozen=True, kw_only=True):
     max_tokens: I32
     grammar: Grammar | None = None
     parse_tool_calls: bool = False
-    tools: list[Tool] = []
+    tools: list[Tool] = msgspec.field(default_factory=list)
 
 
 # --- answers -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ marks the last frame of its stream.
 """
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
@@ -28,6 +29,7 @@ PROTOCOL_VERSION: Final = 1
 
 FRAME_HEADER: Final = struct.Struct("<IBBHI")
 FRAME_FINAL: Final = 0x01
+FIRST_STRUCTURED_KIND: Final = 8
 
 
 class FrameKind(IntEnum):
@@ -119,9 +121,10 @@ class Refused(Wire, frozen=True, tag="refused"):
 
 
 class SetState(Wire, frozen=True, tag="set_state"):
-    """What the agent shall run, from now on."""
+    """What the agent shall run, from now on. ``is_default``: nobody has asked for anything yet."""
 
     state: ApplicableState
+    is_default: bool = False
 
 
 class RawPromptJob(Wire, frozen=True, tag="raw_prompt"):
@@ -145,15 +148,19 @@ class StartStream(Wire, frozen=True, kw_only=True, tag="start"):
 
 
 class StopStream(Wire, frozen=True, tag="stop"):
-    """End a stream early. The agent confirms with the stream's final frame; unknown ids are fine."""
+    """End a stream early. The agent confirms with its final frame; unknown ids are fine."""
 
     stream_id: int
 
 
 FromBalancer = Welcome | Refused | SetState | StartStream | StopStream
 
-decode_from_agent = msgspec.json.Decoder(FromAgent).decode
-decode_from_balancer = msgspec.json.Decoder(FromBalancer).decode
+decode_from_agent: Callable[[bytes | memoryview], FromAgent] = msgspec.json.Decoder(
+    FromAgent
+).decode
+decode_from_balancer: Callable[[bytes | memoryview], FromBalancer] = msgspec.json.Decoder(
+    FromBalancer
+).decode
 decode_finished = msgspec.json.Decoder(Finished).decode
 decode_returned = msgspec.json.Decoder(Returned).decode
 encode = msgspec.json.Encoder().encode

@@ -8,6 +8,7 @@ carry a run of frames as the link has it, to be forwarded as they are.
 """
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
@@ -92,8 +93,8 @@ class ResetDone(Wire, frozen=True, tag="reset_done"):
 
 FromWorker = Progress | Ready | LoadFailed | ResetDone
 
-decode_to_worker = msgspec.json.Decoder(ToWorker).decode
-decode_from_worker = msgspec.json.Decoder(FromWorker).decode
+decode_to_worker: Callable[[bytes | bytearray], ToWorker] = msgspec.json.Decoder(ToWorker).decode
+decode_from_worker: Callable[[bytes], FromWorker] = msgspec.json.Decoder(FromWorker).decode
 encode = msgspec.json.Encoder().encode
 
 

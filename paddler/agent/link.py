@@ -1,0 +1,182 @@
+"""The agent's connection to the balancer: dial, say who we are, carry messages, dial again."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import msgspec
+
+from paddler import __version__
+from paddler.config import Address
+from paddler.errors import PaddlerError, RemoteProtocolError
+from paddler.messages import link as wire
+from paddler.messages.agents import AgentStatus
+from paddler.net.client import Backoff, connect_websocket
+from paddler.net.websocket import WebSocketConnection, WebSocketSettings
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S: Final = 10.0
+FIRST_RETRY_S: Final = 0.2
+MAX_RETRY_S: Final = 3.0
+LINK_SETTINGS: Final = WebSocketSettings(
+    max_message_bytes=128 * 1024 * 1024, max_unsent_bytes=64 * 1024 * 1024
+)
+CLOSE_GOING_AWAY: Final = 1001
+
+
+class LinkListener(Protocol):
+    """Who acts on what the balancer says."""
+
+    def on_state(self, message: wire.SetState) -> None:
+        """Run this state."""
+
+    def on_start(self, message: wire.StartStream) -> None:
+        """Run a request."""
+
+    def on_stop(self, message: wire.StopStream) -> None:
+        """End a request."""
+
+    def on_link_lost(self) -> None:
+        """The connection is gone; a new one is being tried."""
+
+    def on_flow(self, is_paused: bool) -> None:
+        """The balancer reads more slowly than data is sent, or keeps up again."""
+
+
+class Link:
+    """Keeps one connection to the balancer, for ever."""
+
+    def __init__(
+        self,
+        address: Address,
+        agent_id: str,
+        name: str | None,
+        status: Callable[[], AgentStatus],
+        listener: LinkListener,
+    ) -> None:
+        self._address = address
+        self._path = f"/api/v1/agent_socket/{agent_id}"
+        self._name = name
+        self._status = status
+        self._listener = listener
+        self._connection: LinkConnection | None = None
+
+    async def run(self) -> None:
+        """Connect and stay connected until cancelled."""
+        backoff = Backoff(FIRST_RETRY_S, MAX_RETRY_S, random.random)
+        was_told = ""
+        while True:
+            try:
+                connection = await self._connect()
+            except PaddlerError as error:
+                # Say it once, not at every try.
+                level = logging.WARNING if str(error) != was_told else logging.DEBUG
+                log.log(level, "cannot reach the balancer at %s: %s", self._address.text, error)
+                was_told = str(error)
+                await asyncio.sleep(backoff.next())
+                continue
+            try:
+                reason = await connection.wait_closed()
+            finally:
+                self._connection = None
+                self._listener.on_link_lost()
+            if connection.is_welcome:
+                backoff.reset()
+                was_told = ""
+            log.warning("lost the balancer at %s: %s", self._address.text, reason)
+            await asyncio.sleep(backoff.next())
+
+    def send_status(self, status: AgentStatus) -> None:
+        """Report a change; without a connection the next ``Hello`` carries it."""
+        if self._connection is not None:
+            self._connection.send(wire.StatusReport(status))
+
+    def send_data(self, message: bytes) -> None:
+        """Send a data message; dropped without a connection, as nobody waits for it then."""
+        if self._connection is not None:
+            self._connection.socket.send_binary(message)
+
+    def say_goodbye(self) -> None:
+        """Tell the balancer that this agent stops on purpose."""
+        if self._connection is not None:
+            self._connection.send(wire.Goodbye())
+            self._connection.socket.close(CLOSE_GOING_AWAY, "the agent stops")
+
+    async def wait_closed(self) -> None:
+        """Return once there is no connection."""
+        if self._connection is not None:
+            await self._connection.wait_closed()
+
+    async def _connect(self) -> "LinkConnection":
+        await connect_websocket(
+            self._address.host,
+            self._address.port,
+            self._path,
+            self._greet,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            settings=LINK_SETTINGS,
+        )
+        assert self._connection is not None
+        return self._connection
+
+    def _greet(self, socket: WebSocketConnection) -> "LinkConnection":
+        self._connection = LinkConnection(socket, self._listener)
+        self._connection.send(
+            wire.Hello(
+                protocol=wire.PROTOCOL_VERSION,
+                version=__version__,
+                name=self._name,
+                status=self._status(),
+            )
+        )
+        return self._connection
+
+
+class LinkConnection:
+    """One connection, from its handshake to its end."""
+
+    def __init__(self, socket: WebSocketConnection, listener: LinkListener) -> None:
+        self.socket = socket
+        self.is_welcome = False
+        self._listener = listener
+        self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        socket.flow.on_change(listener.on_flow)
+
+    def send(self, message: wire.FromAgent) -> None:
+        """Send one control message."""
+        self.socket.send_text(wire.encode(message))
+
+    async def wait_closed(self) -> str:
+        """Why the connection ended, once it has."""
+        return await asyncio.shield(self._closed)
+
+    def on_text(self, data: memoryview) -> None:
+        """Take a control message."""
+        try:
+            message = wire.decode_from_balancer(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RemoteProtocolError(f"control message: {error}", close_code=1007) from error
+        match message:
+            case wire.Welcome():
+                self.is_welcome = True
+                log.info("connected to balancer %s", message.version)
+            case wire.Refused():
+                log.error("the balancer refuses this agent: %s", message.reason)
+            case wire.SetState():
+                self._listener.on_state(message)
+            case wire.StartStream():
+                self._listener.on_start(message)
+            case wire.StopStream():
+                self._listener.on_stop(message)
+
+    def on_binary(self, data: memoryview) -> None:
+        """The balancer sends no data messages."""
+        raise RemoteProtocolError("a data message from the balancer")
+
+    def on_closed(self, code: int | None, reason: str) -> None:
+        """The connection is gone."""
+        if not self._closed.done():
+            self._closed.set_result(reason or f"closed with code {code}")

@@ -1,0 +1,242 @@
+"""The worker process: started, watched and ended here. Weights are never loaded in this process.
+
+    IDLE ── start ──► LOADING ── Ready ──► RUNNING ── crash, stall ──► IDLE (``on_gone``)
+                         └─ LoadFailed, crash ──► IDLE     └─ stop ──► IDLE
+
+When the worker's end of the pipe closes, everything it wrote before has been read: what
+it finished is known, and the rest is lost.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Final, Protocol
+
+from paddler.agent.pipe import WorkerPipe
+from paddler.agent.slot_table import SharedSlotTable, SlotState, create_slot_memory
+from paddler.errors import PaddlerError
+from paddler.messages import worker as wire
+from paddler.messages.worker import PacketKind
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_S: Final = 2.0
+STALL_CHECK_S: Final = 1.0
+STALLED_AFTER_S: Final = 120.0
+"""A slot that runs without a token or prompt chunk for this long: longer than any sane step."""
+
+
+class WorkerGone(PaddlerError):
+    """The worker ended before its model was loaded."""
+
+    code = "worker_gone"
+
+
+class WorkerListener(Protocol):
+    """Who wants to know what a running worker does."""
+
+    def on_worker_data(self, data: bytes, finished: tuple[int, ...]) -> None:
+        """A data message for the link, and the streams that end in it."""
+
+    def on_worker_gone(self, reason: str) -> None:
+        """A running worker ended by itself."""
+
+
+class Worker:
+    """One worker process and the pipe to it."""
+
+    __slots__ = ("epoch", "is_running", "lost", "pipe", "process", "ready", "table")
+
+    def __init__(self, table: SharedSlotTable, pipe: WorkerPipe) -> None:
+        loop = asyncio.get_running_loop()
+        self.table = table
+        self.pipe = pipe
+        self.process: asyncio.subprocess.Process | None = None
+        self.ready: asyncio.Future[wire.Ready | wire.LoadFailed] = loop.create_future()
+        self.lost = asyncio.Event()
+        self.is_running = False
+        self.epoch = 0  # data is stale until the worker has confirmed the newest reset
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+
+
+class Supervisor:
+    """Owns at most one worker at a time."""
+
+    def __init__(
+        self, listener: WorkerListener, *, stalled_after_s: float = STALLED_AFTER_S
+    ) -> None:
+        self._listener = listener
+        self._stalled_after_s = stalled_after_s
+        self._worker: Worker | None = None
+        self._confirmed_epoch = 0
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a worker has its model loaded and serves."""
+        return self._worker is not None and self._worker.is_running
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id."""
+        process = self._worker.process if self._worker is not None else None
+        return process.pid if process is not None else None
+
+    async def start(self, load: wire.Load) -> wire.Ready | wire.LoadFailed:
+        """Start a worker and load a model into it; :class:`WorkerGone` if it dies meanwhile.
+
+        Cancelling ends the worker. There must be none before.
+        """
+        assert self._worker is None, "stop the old worker first"
+        worker = await self._spawn(load.slots)
+        self._worker = worker
+        try:
+            worker.pipe.send(wire.encode_packet(PacketKind.CONTROL, wire.encode(load)))
+            lost = asyncio.ensure_future(worker.lost.wait())
+            try:
+                await asyncio.wait((worker.ready, lost), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                lost.cancel()
+            if not worker.ready.done():
+                raise WorkerGone(await self._reap(worker))
+            answer = worker.ready.result()
+            if isinstance(answer, wire.LoadFailed):
+                await self._end(worker)
+                return answer
+        except BaseException:
+            await self._end(worker)
+            raise
+        worker.is_running = True
+        self._confirmed_epoch = 0
+        self._watch = asyncio.create_task(self._watch_worker(worker), name="watch worker")
+        return answer
+
+    def send(self, message: bytes) -> None:
+        """Send one control message, encoded already, to the worker that runs."""
+        if self._worker is not None:
+            self._worker.pipe.send(wire.encode_packet(PacketKind.CONTROL, message))
+
+    def reset(self) -> None:
+        """End every stream without a word; what the worker sent for them before is dropped."""
+        if self._worker is not None and self._worker.is_running:
+            self._worker.epoch += 1
+            self.send(wire.encode(wire.Reset(self._worker.epoch)))
+
+    def hold(self, is_held: bool) -> None:
+        """Stop or go on taking data from the worker."""
+        if self._worker is not None:
+            self._worker.pipe.hold(is_held)
+
+    async def stop(self) -> None:
+        """End the worker, if there is one; it is gone when this returns."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+        if self._worker is not None:
+            await self._end(self._worker)
+
+    async def _spawn(self, slots: int) -> Worker:
+        ours, theirs = socket.socketpair()
+        slots_fd = create_slot_memory(slots)
+        with theirs, contextlib.ExitStack() as cleanup:
+            cleanup.callback(os.close, slots_fd)
+            on_failure = cleanup.enter_context(contextlib.ExitStack())
+            on_failure.callback(ours.close)
+            table = SharedSlotTable(slots_fd, slots)
+            on_failure.callback(table.close)
+            worker = Worker(table, WorkerPipe(self._on_packet, self._on_pipe_lost))
+            ours.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.create_unix_connection(lambda: worker.pipe, sock=ours)
+            on_failure.callback(worker.pipe.close)
+            worker.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-P", "-m", "paddler.agent.worker.main"),
+                *("--socket-fd", str(theirs.fileno())),
+                *("--slots-fd", str(slots_fd)),
+                *("--slots", str(slots)),
+                pass_fds=(theirs.fileno(), slots_fd),
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+            on_failure.pop_all()
+        log.info("worker %d started", worker.process.pid)
+        return worker
+
+    def _on_packet(self, kind: PacketKind, body: bytes, finished: tuple[int, ...]) -> None:
+        worker = self._worker
+        if worker is None:
+            return
+        if kind is PacketKind.DATA:
+            if self._confirmed_epoch == worker.epoch:
+                self._listener.on_worker_data(body, finished)
+            return
+        message = wire.decode_from_worker(body)
+        match message:
+            case wire.Ready() | wire.LoadFailed():
+                if not worker.ready.done():
+                    worker.ready.set_result(message)
+            case wire.ResetDone():
+                self._confirmed_epoch = message.epoch
+            case wire.Progress():
+                log.debug("worker: %s %.0f %%", message.phase, message.fraction * 100)
+
+    def _on_pipe_lost(self) -> None:
+        if self._worker is not None:
+            self._worker.lost.set()
+
+    async def _watch_worker(self, worker: Worker) -> None:
+        """Notice a worker that ends or stalls."""
+        while not worker.lost.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(worker.lost.wait(), STALL_CHECK_S)
+            if stalled := self._stalled_slots(worker):
+                log.error("worker %s stalls on slots %s: ending it", self.pid, stalled)
+                worker.kill()
+        reason = await self._reap(worker)
+        log.error("the worker ended: %s", reason)
+        worker.is_running = False
+        self._watch = None
+        await self._end(worker)
+        self._listener.on_worker_gone(reason)
+
+    def _stalled_slots(self, worker: Worker) -> list[int]:
+        now = time.monotonic()
+        return [
+            slot
+            for slot, row in enumerate(worker.table.rows())
+            if row.state is not SlotState.IDLE and now - row.progress_at > self._stalled_after_s
+        ]
+
+    async def _reap(self, worker: Worker) -> str:
+        """Wait for a process whose pipe is closed, and say how it ended."""
+        assert worker.process is not None
+        try:
+            code = await asyncio.wait_for(worker.process.wait(), STOP_GRACE_S)
+        except TimeoutError:
+            worker.kill()
+            code = await worker.process.wait()
+        if code < 0:
+            return f"worker killed by signal {-code} ({signal.Signals(-code).name})"
+        return f"worker exited with code {code}"
+
+    async def _end(self, worker: Worker) -> None:
+        """End ``worker`` and free what it holds here; idempotent."""
+        if self._worker is worker:
+            self._worker = None
+        worker.is_running = False
+        worker.pipe.send(wire.encode_packet(PacketKind.CONTROL, wire.encode(wire.Stop())))
+        worker.pipe.close()
+        await asyncio.shield(self._reap(worker))
+        worker.table.close()

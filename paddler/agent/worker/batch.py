@@ -1,0 +1,106 @@
+"""Continuous batching without llama.cpp: which request decodes how many tokens next.
+
+A sequence is in one of two phases. ``PREFILL``: part of its prompt is not decoded yet.
+``DECODE``: all is decoded but the token sampled last. Every step decodes one batch:
+
+1. one token of each sequence in ``DECODE``, so that a running answer keeps its pace;
+2. then chunks of the prompts, each prompt with the same share. What a short prompt
+   leaves of its share goes to the longer ones: short ones finish soon, none starves.
+
+Where the batch is too small for all, who was served longest ago goes first.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+
+class Phase(Enum):
+    """What a sequence needs from the next steps."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class BatchSequence:
+    """One running request. The first ``decoded`` of its ``tokens`` are in the KV cache.
+
+    ``tokens`` is the prompt, then what was sampled. ``phase`` changes once, when the
+    last prompt token is decoded.
+    """
+
+    __slots__ = ("decoded", "phase", "served_step", "slot", "tokens")
+
+    def __init__(self, slot: int, prompt: list[int], *, cached: int = 0) -> None:
+        self.slot = slot
+        self.tokens = prompt
+        self.decoded = cached
+        self.phase = Phase.PREFILL
+        self.served_step = 0
+
+    @property
+    def pending(self) -> int:
+        """Tokens that are not decoded yet."""
+        return len(self.tokens) - self.decoded
+
+    def append(self, token: int) -> None:
+        """Add a sampled token; it is decoded in the next step."""
+        self.tokens.append(token)
+
+    def advance(self, count: int, step: int) -> None:
+        """The next ``count`` tokens were decoded in step number ``step``."""
+        self.decoded += count
+        self.served_step = step
+        if self.pending == 0:
+            self.phase = Phase.DECODE
+
+
+class Chunk(NamedTuple):
+    """The next ``tokens`` pending tokens of a sequence, for one batch."""
+
+    sequence: BatchSequence
+    tokens: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing is pending after it: its last token's logits give the next token."""
+        return self.tokens == self.sequence.pending
+
+
+def plan_step(
+    sequences: Iterable[BatchSequence], *, n_batch: int, max_prefill_beside_decode: int
+) -> list[Chunk]:
+    """What the next batch holds: at most ``n_batch`` tokens, decode tokens first.
+
+    ``max_prefill_beside_decode``: prompt tokens in a batch that also decodes; every running
+    answer waits for them. ``n_batch`` is at least 2, so that a batch full of decode tokens
+    still has a place for one prompt token.
+    """
+    waiting_longest = sorted(sequences, key=lambda sequence: (sequence.served_step, sequence.slot))
+    decoding = [sequence for sequence in waiting_longest if sequence.phase is Phase.DECODE]
+    prefilling = [sequence for sequence in waiting_longest if sequence.phase is Phase.PREFILL]
+
+    kept_for_prefill = 1 if prefilling else 0
+    decoding = decoding[: n_batch - kept_for_prefill]
+    budget = n_batch - len(decoding)
+    if decoding:
+        budget = min(budget, max_prefill_beside_decode)
+
+    chunks = [Chunk(sequence, 1) for sequence in decoding]
+    prefilling = prefilling[:budget]
+    shares = fair_shares([sequence.pending for sequence in prefilling], budget)
+    chunks += [Chunk(sequence, share) for sequence, share in zip(prefilling, shares, strict=True)]
+    return chunks
+
+
+def fair_shares(wants: Sequence[int], budget: int) -> list[int]:
+    """Split ``budget`` so that nobody gets less than another who wants more (max-min fair).
+
+    ``budget`` is at least ``len(wants)``: everybody gets one.
+    """
+    shares = [0] * len(wants)
+    smallest_first = sorted(range(len(wants)), key=wants.__getitem__)
+    for served, index in enumerate(smallest_first):
+        shares[index] = min(wants[index], budget // (len(wants) - served))
+        budget -= shares[index]
+    return shares

@@ -1,0 +1,137 @@
+"""Chat templates as Hugging Face models carry them: Jinja2, sandboxed, from messages to a prompt.
+
+The environment has what ``transformers.apply_chat_template`` gives a template: trimmed
+blocks, loop controls, ``raise_exception``, ``strftime_now``, a ``tojson`` that is plain
+JSON (Jinja's own escapes HTML), and ``{% generation %}`` blocks.
+"""
+
+import datetime
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+# A hundred times what fits in a large context; a template that loops is cut here.
+MAX_PROMPT_CHARS: Final = 8 * 1024 * 1024
+
+
+class TemplateCompileError(Exception):
+    """The template is no valid Jinja; the message has the reason and the line."""
+
+
+class TemplateRenderError(Exception):
+    """The template compiles, but fails on this conversation."""
+
+
+class ChatTemplate:
+    """A compiled chat template and the texts of the model's special tokens."""
+
+    def __init__(self, source: str, *, bos_token: str, eos_token: str, nl_token: str) -> None:
+        self._special_tokens = {
+            "bos_token": bos_token,
+            "eos_token": eos_token,
+            "nl_token": nl_token,
+        }
+        try:
+            self._template = _environment().from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateCompileError(f"line {error.lineno}: {error.message}") from error
+        except (RecursionError, ValueError) as error:
+            raise TemplateCompileError(f"{type(error).__name__}: {error}") from error
+
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        enable_thinking: bool,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> str:
+        """The prompt, at most ``MAX_PROMPT_CHARS`` long."""
+        variables = {
+            **self._special_tokens,
+            "messages": list(messages),
+            "add_generation_prompt": add_generation_prompt,
+            "enable_thinking": enable_thinking,
+            "tools": list(tools),
+        }
+        pieces: list[str] = []
+        chars = 0
+        try:
+            for piece in self._template.generate(variables):
+                chars += len(piece)
+                if chars > MAX_PROMPT_CHARS:
+                    raise TemplateRenderError(
+                        f"it wrote more than {MAX_PROMPT_CHARS} characters, the most that is taken"
+                    )
+                pieces.append(piece)
+        except TemplateRenderError:
+            raise
+        except Exception as error:  # A template runs arbitrary expressions: anything may come.
+            raise TemplateRenderError(_describe(error)) from error
+        return "".join(pieces)
+
+
+class _RaisedByTemplate(jinja2.TemplateError):
+    """The template itself called ``raise_exception``."""
+
+
+class _GenerationBlocks(Extension):
+    """``{% generation %}`` marks what a model said, for training; here it renders its body."""
+
+    tags = {"generation"}  # noqa: RUF012 - declared so by Jinja
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Replace the block by a scope with its body."""
+        lineno = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=lineno)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlocks]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _raise_exception(message: str) -> None:
+    raise _RaisedByTemplate(f"Model's chat template raised an exception: '{message}'")
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.datetime.now().astimezone().strftime(pattern)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, _RaisedByTemplate):
+        return str(error)
+    line = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        # Jinja rewrites tracebacks so that frames of a template carry the template's own lines.
+        if traceback.tb_frame.f_code.co_filename == "<template>":
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    where = "" if line is None else f"line {line}: "
+    return f"{where}{type(error).__name__}: {error}"

@@ -1,0 +1,172 @@
+"""What the worker needs of an engine, and one without a model for tests."""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final, Protocol
+
+from paddler.agent.worker.batch import Chunk
+from paddler.messages.link import Sampling
+
+
+class DecodeOutcome(IntEnum):
+    """What became of a batch. The values are the return codes of ``llama_decode``."""
+
+    DECODED = 0
+    NO_KV_ROOM = 1
+    """No free cells for the batch; nothing was changed."""
+    ABORTED = 2
+    """Stopped by a callback; a part of the batch may be in the KV cache."""
+    INVALID_BATCH = -1
+    """Refused before decoding; nothing was changed."""
+    ALLOCATION_FAILED = -2
+    """Out of memory, or the KV cache could not be prepared."""
+    COMPUTE_FAILED = -3
+    """The device failed while computing."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "DecodeOutcome | None":
+        # llama.h: everything below -1 is fatal; future codes are treated as the worst known.
+        return cls.COMPUTE_FAILED if isinstance(value, int) and value < -1 else None
+
+
+class Engine(Protocol):
+    """A model with ``slots`` independent sequences, decoded in common batches."""
+
+    @property
+    def context_size(self) -> int:
+        """KV cells, shared by all slots."""
+        ...
+
+    @property
+    def n_batch(self) -> int:
+        """Most tokens in one batch, at least 2."""
+        ...
+
+    @property
+    def max_prefill_beside_decode(self) -> int:
+        """Most prompt tokens in a batch that running answers wait for."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens of a prompt, special ones recognised, with the model's BOS exactly once."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; special tokens as their text."""
+        ...
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends an answer."""
+        ...
+
+    def keep(self, slot: int, length: int) -> bool:
+        """Drop a slot's cells but the first ``length``.
+
+        ``False``: the model cannot drop a part (recurrent ones cannot); all cells are gone.
+        """
+        ...
+
+    def open(self, slot: int, prompt: list[int], sampling: Sampling) -> None:
+        """Prepare sampling for a new request in this slot."""
+        ...
+
+    def release(self, slot: int) -> None:
+        """Free what ``open`` made; the cells stay."""
+        ...
+
+    def decode(self, chunks: Sequence[Chunk]) -> DecodeOutcome:
+        """Decode one batch: the next pending tokens of each chunk's sequence."""
+        ...
+
+    def sample(self, slots: Sequence[int]) -> list[int]:
+        """The next token of each slot whose last chunk was decoded just now."""
+        ...
+
+
+class ScriptedEngine:
+    """Says what it was told to, byte by byte, with the KV accounting of a real engine.
+
+    A token is a byte; ``END`` ends an answer. A prompt without a script is echoed.
+    """
+
+    END: Final = 256
+
+    def __init__(
+        self,
+        *,
+        slots: int = 4,
+        context_size: int = 256,
+        n_batch: int = 64,
+        max_prefill_beside_decode: int = 16,
+        answers: dict[str, bytes] | None = None,
+        can_keep_part: bool = True,
+    ) -> None:
+        self.context_size = context_size
+        self.n_batch = n_batch
+        self.max_prefill_beside_decode = max_prefill_beside_decode
+        self.batches: list[list[tuple[int, int]]] = []
+        self.open_slots: set[int] = set()
+        self.outcomes: list[DecodeOutcome] = []  # what the next batches end with
+        self._cells = [0] * slots
+        self._answers = {
+            prompt.encode(): [*answer, self.END] for prompt, answer in (answers or {}).items()
+        }
+        self._left: dict[int, list[int]] = {}
+        self._can_keep_part = can_keep_part
+
+    @property
+    def cells(self) -> list[int]:
+        """KV cells held by each slot."""
+        return list(self._cells)
+
+    def tokenize(self, text: str) -> list[int]:
+        """One token per byte."""
+        return list(text.encode())
+
+    def piece(self, token: int) -> bytes:
+        """The byte itself."""
+        return bytes([token])
+
+    def is_end(self, token: int) -> bool:
+        """Whether this is ``END``."""
+        return token == self.END
+
+    def keep(self, slot: int, length: int) -> bool:
+        """Shorten the count of cells."""
+        if length and length < self._cells[slot] and not self._can_keep_part:
+            self._cells[slot] = 0
+            return False
+        self._cells[slot] = min(self._cells[slot], length)
+        return True
+
+    def open(self, slot: int, prompt: list[int], sampling: Sampling) -> None:
+        """Start the script of this prompt."""
+        self.open_slots.add(slot)
+        self._left[slot] = list(self._answers.get(bytes(prompt), [*prompt, self.END]))
+
+    def release(self, slot: int) -> None:
+        """Forget the script; fine without one."""
+        self.open_slots.discard(slot)
+        self._left.pop(slot, None)
+
+    def decode(self, chunks: Sequence[Chunk]) -> DecodeOutcome:
+        """Count cells, as llama.cpp does: all of the batch, or nothing."""
+        self.batches.append([(chunk.sequence.slot, chunk.tokens) for chunk in chunks])
+        if self.outcomes:
+            outcome = self.outcomes.pop(0)
+            if outcome is not DecodeOutcome.DECODED:
+                return outcome
+        wanted = sum(chunk.tokens for chunk in chunks)
+        if wanted > self.n_batch or any(
+            chunk.sequence.decoded != self._cells[chunk.sequence.slot] for chunk in chunks
+        ):
+            return DecodeOutcome.INVALID_BATCH
+        if sum(self._cells) + wanted > self.context_size:
+            return DecodeOutcome.NO_KV_ROOM
+        for chunk in chunks:
+            self._cells[chunk.sequence.slot] += chunk.tokens
+        return DecodeOutcome.DECODED
+
+    def sample(self, slots: Sequence[int]) -> list[int]:
+        """The next bytes of the scripts."""
+        return [self._left[slot].pop(0) for slot in slots]

@@ -1,0 +1,390 @@
+"""llama.cpp, through the low-level bindings: one model, one context, one batch per step.
+
+Nothing else in the worker decodes with llama.cpp. All calls come from one thread. Native
+handles are freed once, also when a constructor fails half way.
+"""
+
+import ctypes
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Self
+
+from llama_cpp import llama_cpp
+from llama_cpp._ggml import libggml
+
+from paddler.agent.worker.batch import Chunk
+from paddler.agent.worker.engine import DecodeOutcome
+from paddler.agent.worker.logs import EngineLog
+from paddler.agent.worker.sampling import SamplerChain, resolve, stages
+from paddler.messages.link import Sampling
+from paddler.messages.state import InferenceParameters
+
+_log = logging.getLogger(__name__)
+
+MAX_UBATCH: Final = 512
+MAX_PREFILL_BESIDE_DECODE: Final = 128
+
+# llama.cpp rounds contexts up to this, but only after it has bounded the batch by what was asked.
+_CONTEXT_STEP: Final = 256
+
+_KV_TYPES: Final = {
+    "F32": llama_cpp.GGML_TYPE_F32,
+    "F16": llama_cpp.GGML_TYPE_F16,
+    "BF16": 30,  # ggml.h, GGML_TYPE_BF16; the bindings leave it out
+    "Q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "Q4_0": llama_cpp.GGML_TYPE_Q4_0,
+    "Q4_1": llama_cpp.GGML_TYPE_Q4_1,
+    "IQ4_NL": llama_cpp.GGML_TYPE_IQ4_NL,
+    "Q5_0": llama_cpp.GGML_TYPE_Q5_0,
+    "Q5_1": llama_cpp.GGML_TYPE_Q5_1,
+}
+
+_engine_log = EngineLog()
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_log(level: int, text: bytes, _user_data: object) -> None:
+    _engine_log.on_text(level, text)
+
+
+def start_backend() -> None:
+    """Send llama.cpp's log to ``logging`` and set its backends up. Once per process."""
+    llama_cpp.llama_log_set(_on_log, None)
+    llama_cpp.llama_backend_init()
+
+
+def device_names() -> list[str]:
+    """The devices that this build of llama.cpp can use here, as ``name: description``."""
+    libggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    libggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    libggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    for name in ("ggml_backend_dev_name", "ggml_backend_dev_description"):
+        getattr(libggml, name).argtypes = [ctypes.c_void_p]
+        getattr(libggml, name).restype = ctypes.c_char_p
+    devices = map(libggml.ggml_backend_dev_get, range(libggml.ggml_backend_dev_count()))
+    return [
+        f"{libggml.ggml_backend_dev_name(device).decode()}: "
+        f"{libggml.ggml_backend_dev_description(device).decode()}"
+        for device in devices
+    ]
+
+
+class EngineError(Exception):
+    """llama.cpp refused; the message has its own reason where it gave one."""
+
+
+def _refused(what: str) -> EngineError:
+    return EngineError(f"{what}: {_engine_log.first_error or 'llama.cpp gave no reason'}")
+
+
+class Model:
+    """The weights and the vocabulary. Idempotent ``close``, or use ``with``."""
+
+    def __init__(
+        self, path: str, *, n_gpu_layers: int, on_progress: Callable[[float], bool]
+    ) -> None:
+        """``on_progress``: called with 0 to 1 while loading; ``False`` ends it."""
+        self._model: Any = None
+        self._pieces: dict[int, bytes] = {}
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+
+        # The callback must outlive the call that uses it: a local does.
+        @llama_cpp.llama_progress_callback  # type: ignore[untyped-decorator]
+        def progress(fraction: float, _user_data: object) -> bool:
+            return on_progress(fraction)
+
+        params.progress_callback = progress
+        _engine_log.first_error = None
+        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        if not self._model:
+            raise _refused(f"{path} cannot be loaded")
+        self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self._bos_text = self._special_text(llama_cpp.llama_vocab_bos)
+
+    @property
+    def handle(self) -> Any:
+        """The native model, for making contexts."""
+        return self._model
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether it needs an encoder's pass first (T5 and its kin)."""
+        return bool(llama_cpp.llama_model_has_encoder(self._model))
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template in the file, if it has one."""
+        template: bytes | None = llama_cpp.llama_model_chat_template(self._model, None)
+        return None if template is None else template.decode("utf-8", "replace")
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """Texts of the tokens that chat templates ask for; empty where the model has none."""
+        return {
+            "bos_token": self._bos_text,
+            "eos_token": self._special_text(llama_cpp.llama_vocab_eos),
+            "nl_token": self._special_text(llama_cpp.llama_vocab_nl),
+        }
+
+    def metadata(self) -> dict[str, str]:
+        """Every key of the file whose value is no array, as text, sorted by key."""
+        entries = {}
+        for index in range(llama_cpp.llama_model_meta_count(self._model)):
+            key = self._text_by_index(llama_cpp.llama_model_meta_key_by_index, index)
+            entries[key] = self._text_by_index(llama_cpp.llama_model_meta_val_str_by_index, index)
+        return dict(sorted(entries.items()))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens of ``text``, special ones recognised, BOS and EOS where the model wants them."""
+        if self._bos_text and llama_cpp.llama_vocab_get_add_bos(self._vocab):
+            # Many templates write BOS themselves; with llama.cpp's own there would be two.
+            text = text.removeprefix(self._bos_text)
+        # "replace": a template can write lone surrogates, which are no UTF-8.
+        encoded = text.encode("utf-8", "replace")
+        room = len(encoded) + 2  # no token is empty, but BOS and EOS
+        tokens = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(
+            self._vocab, encoded, len(encoded), tokens, room, True, True
+        )
+        if count < 0:  # A normaliser made the text longer.
+            room = -count
+            tokens = (llama_cpp.llama_token * room)()
+            count = llama_cpp.llama_tokenize(
+                self._vocab, encoded, len(encoded), tokens, room, True, True
+            )
+        return list(tokens[:count])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; special tokens as their text."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._read_piece(token)
+        return piece
+
+    def is_end(self, token: int) -> bool:
+        """Whether the vocabulary says that this token ends an answer."""
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+
+    def close(self) -> None:
+        """Free the weights. Contexts made from it must be closed before."""
+        model, self._model = self._model, None
+        if model:
+            llama_cpp.llama_model_free(model)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _special_text(self, which: Callable[[Any], int]) -> str:
+        token = which(self._vocab)
+        return (
+            ""
+            if token == llama_cpp.LLAMA_TOKEN_NULL
+            else self.piece(token).decode(errors="replace")
+        )
+
+    def _read_piece(self, token: int) -> bytes:
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, 0, True)
+            if length >= 0:
+                return buffer.raw[:length]
+            size = -length
+
+    def _text_by_index(self, read: Callable[..., int], index: int) -> str:
+        size = 256
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = read(self._model, index, buffer, size)
+            if length < size:
+                return buffer.value.decode("utf-8", "replace")
+            size = length + 1
+
+
+class LlamaEngine:
+    """One context with ``slots`` sequences over a :class:`Model`, which it does not own.
+
+    Its cells are shared by all slots (``kv_unified``), so that one long conversation may use
+    what others leave. Idempotent ``close``, or use ``with``.
+    """
+
+    def __init__(
+        self, model: Model, *, parameters: InferenceParameters, slots: int, threads: int
+    ) -> None:
+        self._model = model
+        self._parameters = parameters
+        self._chains: dict[int, SamplerChain] = {}
+        self._output_index: dict[int, int] = {}
+        self._context: Any = None
+
+        most = llama_cpp.llama_max_parallel_sequences()
+        if slots > most:
+            raise EngineError(
+                f"{slots} slots are more than the {most} that one context of llama.cpp can have"
+            )
+        _engine_log.first_error = None
+        self._context = llama_cpp.llama_init_from_model(
+            model.handle, _context_params(parameters, slots=slots, threads=threads)
+        )
+        if not self._context:
+            raise _refused("the context cannot be created")
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self.context_size: int = llama_cpp.llama_n_ctx(self._context)
+        # llama.cpp bounds the batch by the context itself, but for models without causal attention.
+        self.n_batch: int = min(llama_cpp.llama_n_batch(self._context), self.context_size)
+        self.max_prefill_beside_decode = MAX_PREFILL_BESIDE_DECODE
+        self._batch = _Batch(self.n_batch, slots)
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the context remembers tokens; without, it cannot generate text."""
+        return bool(self._memory)
+
+    def warm_up(self) -> None:
+        """Decode once, so that the first request does not pay for page faults and buffers."""
+        llama_cpp.llama_set_warmup(self._context, True)
+        outcome = self._batch.decode(self._context, [(0, 0, [0])], self._output_index)
+        llama_cpp.llama_set_warmup(self._context, False)
+        if outcome is not DecodeOutcome.DECODED:
+            raise _refused(f"the first decode failed ({outcome.name})")
+        llama_cpp.llama_synchronize(self._context)
+        llama_cpp.llama_memory_clear(self._memory, True)
+
+    def tokenize(self, text: str) -> list[int]:
+        """See :meth:`Model.tokenize`."""
+        return self._model.tokenize(text)
+
+    def piece(self, token: int) -> bytes:
+        """See :meth:`Model.piece`."""
+        return self._model.piece(token)
+
+    def is_end(self, token: int) -> bool:
+        """See :meth:`Model.is_end`."""
+        return self._model.is_end(token)
+
+    def keep(self, slot: int, length: int) -> bool:
+        """Drop a slot's cells but the first ``length``; ``False``: it had to be all of them."""
+        if llama_cpp.llama_memory_seq_rm(self._memory, slot, length, -1):
+            return True
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        return False
+
+    def open(self, slot: int, prompt: list[int], sampling: Sampling) -> None:
+        """Make the slot's sampler chain and show it the prompt."""
+        values = resolve(self._parameters, sampling, context_size=self.context_size)
+        chain = SamplerChain(stages(values, vocabulary_size=self._model.vocabulary_size))
+        chain.accept_prompt(prompt)
+        self._chains[slot] = chain
+
+    def release(self, slot: int) -> None:
+        """Free the slot's sampler chain; its cells stay."""
+        chain = self._chains.pop(slot, None)
+        if chain is not None:
+            chain.close()
+
+    def decode(self, chunks: Sequence[Chunk]) -> DecodeOutcome:
+        """One ``llama_decode`` over all chunks."""
+        runs = []
+        for chunk in chunks:
+            sequence = chunk.sequence
+            start = sequence.decoded
+            runs.append((sequence.slot, start, sequence.tokens[start : start + chunk.tokens]))
+        return self._batch.decode(self._context, runs, self._output_index)
+
+    def sample(self, slots: Sequence[int]) -> list[int]:
+        """Draw the next token of each slot from the logits of the last batch."""
+        return [
+            self._chains[slot].sample(self._context, self._output_index[slot]) for slot in slots
+        ]
+
+    def close(self) -> None:
+        """Free the chains and the context."""
+        for slot in list(self._chains):
+            self.release(slot)
+        context, self._context = self._context, None
+        if context:
+            llama_cpp.llama_free(context)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Batch:
+    """A reusable ``llama_batch`` over arrays of ours, filled by slices instead of per token."""
+
+    def __init__(self, size: int, slots: int) -> None:
+        self._tokens = (llama_cpp.llama_token * size)()
+        self._positions = (llama_cpp.llama_pos * size)()
+        self._outputs = (ctypes.c_int8 * size)()
+        one_sequence_each = (ctypes.c_int32 * size)(*[1] * size)
+        self._slots = [(llama_cpp.llama_seq_id * 1)(slot) for slot in range(slots)]
+        pointer = ctypes.POINTER(llama_cpp.llama_seq_id)
+        self._slot_pointers = [ctypes.cast(slot, pointer) for slot in self._slots]
+        self._sequences = (pointer * size)()
+        # ctypes keeps arrays alive that a structure's pointer fields were set from.
+        self._struct = llama_cpp.llama_batch(
+            n_tokens=0,
+            token=self._tokens,
+            embd=None,
+            pos=self._positions,
+            n_seq_id=one_sequence_each,
+            seq_id=self._sequences,
+            logits=self._outputs,
+        )
+
+    def decode(
+        self,
+        context: Any,
+        runs: Sequence[tuple[int, int, list[int]]],
+        output_index: dict[int, int],
+    ) -> DecodeOutcome:
+        """Decode runs of ``(slot, position of the first, tokens)``.
+
+        The last token of each run has logits; ``output_index`` learns their place by slot.
+        """
+        end = 0
+        output_index.clear()
+        for slot, position, tokens in runs:
+            begin, end = end, end + len(tokens)
+            self._tokens[begin:end] = tokens
+            self._positions[begin:end] = range(position, position + len(tokens))
+            self._sequences[begin:end] = [self._slot_pointers[slot]] * len(tokens)
+            self._outputs[begin:end] = [0] * len(tokens)
+            self._outputs[end - 1] = 1
+            output_index[slot] = end - 1
+        self._struct.n_tokens = end
+        return DecodeOutcome(llama_cpp.llama_decode(context, self._struct))
+
+
+def _context_params(parameters: InferenceParameters, *, slots: int, threads: int) -> Any:
+    params = llama_cpp.llama_context_default_params()
+    # 0 stays 0: what the model was trained with.
+    params.n_ctx = -(-parameters.context_size // _CONTEXT_STEP) * _CONTEXT_STEP
+    # One token of each slot and one of a prompt always fit: no slot waits for another.
+    params.n_batch = max(parameters.n_batch, slots + 1)
+    params.n_ubatch = min(params.n_batch, MAX_UBATCH)
+    params.n_seq_max = slots
+    params.n_threads = threads
+    params.n_threads_batch = threads
+    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+    params.type_k = _KV_TYPES[parameters.k_cache_dtype]
+    params.type_v = _KV_TYPES[parameters.v_cache_dtype]
+    params.kv_unified = True
+    params.no_perf = True
+    # The whole of a sliding-window cache is kept: else a shared prefix may have lost the cells
+    # that its last tokens look back on.
+    params.swa_full = True
+    if parameters.enable_embeddings:
+        params.embeddings = True
+    else:
+        params.n_outputs_max = slots  # logits of one token per slot; 0 reserves for a whole batch
+    return params

@@ -1,0 +1,150 @@
+"""From a :class:`Load` to a running engine, or to the issues that the agent reports."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+from llama_cpp import llama_cpp
+
+from paddler.agent.worker.chat_template import ChatTemplate, TemplateCompileError
+from paddler.agent.worker.engine_llama import EngineError, LlamaEngine, Model, device_names
+from paddler.agent.worker.prompts import PromptMaker
+from paddler.messages.agents import AgentIssue, ModelPath, SlotError, TemplateError
+from paddler.messages.worker import Load, Progress, Ready
+
+_PROGRESS_EVERY_S: Final = 0.1
+
+
+class LoadRefused(Exception):
+    """The model cannot run. ``issues`` are for operators, the message is for the log."""
+
+    def __init__(self, reason: str, *issues: AgentIssue) -> None:
+        super().__init__(reason)
+        self.issues = issues
+
+
+class Loaded(NamedTuple):
+    """What serves requests from now on."""
+
+    engine: LlamaEngine
+    prompts: PromptMaker
+    ready: Ready
+
+
+@contextmanager
+def loaded(load: Load, report: Callable[[Progress], None]) -> Iterator[Loaded]:
+    """Load, warm up, and free all at the end. Raises :class:`LoadRefused`.
+
+    ``report`` is told how far it is; what it raises ends the loading and is raised here.
+    """
+    notes = _notes(load)
+    path = ModelPath(load.model_path)
+    with _open_model(load, report) as model:
+        if model.has_encoder and not load.parameters.enable_embeddings:
+            raise LoadRefused(
+                f"{load.model_path} is an encoder-decoder model, which cannot continue a prompt",
+                AgentIssue(model_cannot_be_loaded=path),
+            )
+        prompts = PromptMaker(
+            load.agent_label,
+            _compile_template(load, model),
+            is_embeddings_only=load.parameters.enable_embeddings,
+        )
+        with _blaming_slots(load):
+            engine = LlamaEngine(
+                model, parameters=load.parameters, slots=load.slots, threads=load.threads
+            )
+        with engine:
+            if engine.has_memory:
+                report(Progress("warming", 0.0))
+                with _blaming_slots(load):
+                    engine.warm_up()
+                report(Progress("warming", 1.0))
+            elif not load.parameters.enable_embeddings:
+                raise LoadRefused(
+                    f"{load.model_path} has no KV cache: it makes embeddings, not text",
+                    AgentIssue(model_cannot_be_loaded=path),
+                )
+            ready = Ready(
+                slots=load.slots,
+                context_size=engine.context_size,
+                metadata=model.metadata(),
+                devices=device_names(),
+                notes=notes,
+            )
+            yield Loaded(engine, prompts, ready)
+
+
+def _open_model(load: Load, report: Callable[[Progress], None]) -> Model:
+    reported_at = 0.0
+    stopped_by: BaseException | None = None
+
+    def on_progress(fraction: float) -> bool:
+        nonlocal reported_at, stopped_by
+        now = time.monotonic()
+        if fraction < 1.0 and now - reported_at < _PROGRESS_EVERY_S:
+            return True
+        reported_at = now
+        try:
+            report(Progress("loading", fraction))
+        except BaseException as error:  # Nothing may pass through llama.cpp's frames.
+            stopped_by = error
+            return False
+        return True
+
+    try:
+        return Model(
+            load.model_path, n_gpu_layers=load.parameters.n_gpu_layers, on_progress=on_progress
+        )
+    except EngineError as error:
+        if stopped_by is not None:
+            raise stopped_by from None
+        raise LoadRefused(
+            str(error), AgentIssue(model_cannot_be_loaded=ModelPath(load.model_path))
+        ) from error
+
+
+@contextmanager
+def _blaming_slots(load: Load) -> Iterator[None]:
+    """Slots are one pool: what keeps one from starting keeps all."""
+    try:
+        yield
+    except EngineError as error:
+        issues = [
+            AgentIssue(slot_cannot_start=SlotError(error=str(error), slot_index=slot))
+            for slot in range(load.slots)
+        ]
+        raise LoadRefused(str(error), *issues) from error
+
+
+def _compile_template(load: Load, model: Model) -> ChatTemplate | None:
+    source = load.chat_template
+    if source is None:
+        if load.parameters.enable_embeddings:
+            return None
+        source = model.chat_template
+    path = ModelPath(load.model_path)
+    if source is None:
+        raise LoadRefused(
+            f"{load.model_path} has no chat template; set one in the desired state",
+            AgentIssue(unable_to_find_chat_template=path),
+        )
+    try:
+        return ChatTemplate(source, **model.special_tokens)
+    except TemplateCompileError as error:
+        issue = TemplateError(error=str(error), model_path=path, template_content=source)
+        raise LoadRefused(
+            f"the chat template does not compile: {error}",
+            AgentIssue(chat_template_does_not_compile=issue),
+        ) from error
+
+
+def _notes(load: Load) -> list[str]:
+    layers = load.parameters.n_gpu_layers
+    if layers == 0 or llama_cpp.llama_supports_gpu_offload():
+        return []
+    return [
+        f"n_gpu_layers is {layers}, but this build of llama-cpp-python has no GPU support and runs "
+        "all layers on the CPU: install a build for CUDA, ROCm, Vulkan or Metal, or set it to 0"
+    ]

@@ -1,0 +1,78 @@
+"""The worker's log lines on stderr, and llama.cpp's own among them."""
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from typing import Final
+
+_LEVELS: Final = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "off": logging.CRITICAL + 1,
+}
+
+# ggml.h, enum ggml_log_level. Its info is about tensors and buffers: detail for us.
+_ENGINE_LEVELS: Final = {
+    1: logging.DEBUG,
+    2: logging.DEBUG,
+    3: logging.WARNING,
+    4: logging.ERROR,
+}
+_CONTINUES_LINE: Final = 5
+
+# Said by llama_decode when it returns 1, which the worker handles as part of its work.
+_EXPECTED: Final = "failed to find a memory slot"
+
+_engine_log = logging.getLogger("llama.cpp")
+
+
+def configure_logging(environ: Mapping[str, str]) -> None:
+    """Log to stderr from the level that ``PADDLER_LOG``, else ``RUST_LOG``, names first."""
+    wanted = environ.get("PADDLER_LOG") or environ.get("RUST_LOG") or ""
+    word = re.search(r"\b(?:" + "|".join(_LEVELS) + r")\b", wanted.lower())
+    formatter = logging.Formatter(
+        "[%(asctime)s %(levelname)s %(name)s] %(message)s", "%Y-%m-%dT%H:%M:%SZ"
+    )
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(
+        level=_LEVELS[word.group()] if word else logging.INFO, handlers=[handler], force=True
+    )
+
+
+class EngineLog:
+    """Turns llama.cpp's log pieces into whole lines.
+
+    ``first_error`` is the first since it was last set to ``None``: the reason of a failure.
+    What follows it only says that its caller failed, too.
+    """
+
+    def __init__(self) -> None:
+        self.first_error: str | None = None
+        self._level = logging.DEBUG
+        self._line = ""
+
+    def on_text(self, ggml_level: int, text: bytes) -> None:
+        """One call of llama.cpp's log callback: a line, a part of one, or several."""
+        if ggml_level != _CONTINUES_LINE:
+            self._end_line()
+            self._level = _ENGINE_LEVELS.get(ggml_level, logging.DEBUG)
+        *lines, rest = text.decode("utf-8", "replace").split("\n")
+        for line in lines:
+            self._line += line
+            self._end_line()
+        self._line += rest
+
+    def _end_line(self) -> None:
+        line, self._line = self._line.strip(), ""
+        if not line:
+            return
+        if self._level == logging.ERROR and self.first_error is None:
+            self.first_error = line
+        _engine_log.log(logging.DEBUG if _EXPECTED in line else self._level, "%s", line)

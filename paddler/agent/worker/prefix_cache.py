@@ -1,0 +1,68 @@
+"""What the KV cells of each slot hold, and which free slot suits a prompt best.
+
+A slot keeps its cells after a request. A prompt that begins with the same tokens (the
+next turn of a conversation, a shared system prompt) is decoded from where they differ.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Taken(NamedTuple):
+    """A free slot, and how many of its first cells the prompt can use."""
+
+    slot: int
+    shared: int
+
+
+class PrefixCache:
+    """Tokens held by the free slots; a slot in use is its request's own business."""
+
+    __slots__ = ("_free",)
+
+    def __init__(self, slots: int) -> None:
+        # Ordered: the slot that has been free longest comes first.
+        self._free: dict[int, list[int]] = {slot: [] for slot in range(slots)}
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether :meth:`take` may be called."""
+        return bool(self._free)
+
+    def take(self, prompt: Sequence[int]) -> Taken:
+        """Take the free slot with the longest common prefix; there must be a free one.
+
+        A tie goes to a slot that holds nothing, then to the one unused for longest. The last
+        prompt token is never shared: it is decoded again, for its logits.
+        """
+        ranked = {
+            slot: (common_prefix(held, prompt, limit=len(prompt) - 1), not held)
+            for slot, held in self._free.items()
+        }
+        slot = max(ranked, key=ranked.__getitem__)  # the first of equals
+        del self._free[slot]
+        return Taken(slot, ranked[slot][0])
+
+    def give_back(self, slot: int, held: list[int]) -> None:
+        """The slot is free again and its cells hold ``held``."""
+        self._free[slot] = held
+
+    def forget_oldest(self) -> int | None:
+        """Forget the free slot unused for longest; its cells are the caller's to drop.
+
+        ``None``: no free slot holds anything.
+        """
+        for slot, held in self._free.items():
+            if held:
+                self._free[slot] = []
+                return slot
+        return None
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int], *, limit: int) -> int:
+    """How many of the first tokens are the same, at most ``limit``."""
+    limit = min(limit, len(left), len(right))
+    for index in range(limit):
+        if left[index] != right[index]:
+            return index
+    return limit

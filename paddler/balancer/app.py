@@ -1,0 +1,170 @@
+"""Composition root of the balancer: builds the parts, wires them, runs them until it is stopped."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+from collections.abc import AsyncIterator
+
+import uvloop
+
+from paddler import __version__
+from paddler.balancer.desired_state import DesiredStateStore, open_database
+from paddler.balancer.pool import Pool
+from paddler.balancer.relay import Dispatcher
+from paddler.balancer.services import openai
+from paddler.balancer.services.agents import AgentsService
+from paddler.balancer.services.inference import InferenceService
+from paddler.balancer.services.management import ManagementService
+from paddler.balancer.services.openai import OpenAIService
+from paddler.balancer.services.panel import PanelService
+from paddler.balancer.statsd import report_gauges
+from paddler.balancer.waitline import Waitline
+from paddler.config import Address, BalancerConfig
+from paddler.errors import StartError
+from paddler.net.cors import Cors
+from paddler.net.http import Router, Site
+from paddler.net.server import Listener, listen
+from paddler.signals import StopSignals
+
+log = logging.getLogger(__name__)
+
+
+def run(config: BalancerConfig) -> int:
+    """Run a balancer until SIGTERM, SIGINT or SIGHUP; the process's exit code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_until_stopped(config))
+    return 0
+
+
+async def serve_until_stopped(config: BalancerConfig) -> None:
+    """Serve until the process is told to stop, then drain."""
+    async with StopSignals() as signals, Balancer(config).running() as balancer:
+        await signals.wait()
+        log.info("stopping: running answers have %d ms to finish", config.drain_timeout_ms)
+        await signals.unless_again(balancer.drain())
+
+
+class Balancer:
+    """Everything in one balancer process. ``state`` and ``pool`` are for who embeds it."""
+
+    def __init__(self, config: BalancerConfig) -> None:
+        self._config = config
+        self.state = DesiredStateStore(open_database(config.state_database))
+        self.pool = Pool()
+        self._waitline = Waitline(
+            self.pool,
+            limit=config.buffering.max_requests,
+            timeout_s=config.buffering.timeout_ms / 1000,
+        )
+        self._dispatcher = Dispatcher(
+            self.pool, self._waitline, item_timeout_s=config.buffering.item_timeout_ms / 1000
+        )
+        self._agents = AgentsService(self.pool, self.state)
+        self._management = ManagementService(self.pool, self._waitline, self.state)
+        self._listeners: list[Listener] = []
+        self._management_listener: Listener | None = None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Balancer"]:
+        """Listening on every address within the block; :class:`StartError` if one is taken."""
+        statsd = self._config.statsd
+        try:
+            await self._listen()
+            async with asyncio.TaskGroup() as tasks:
+                reporter = None
+                if statsd.address is not None:
+                    reporter = tasks.create_task(
+                        report_gauges(
+                            statsd.address,
+                            statsd.prefix,
+                            statsd.interval_ms / 1000,
+                            self.pool,
+                            self._waitline,
+                        )
+                    )
+                yield self
+                if reporter is not None:
+                    reporter.cancel()
+        finally:
+            await self._close()
+
+    async def drain(self) -> None:
+        """Stop accepting, let running answers finish within the drain timeout, end the others."""
+        grace_s = self._config.drain_timeout_ms / 1000
+        for listener in self._listeners:
+            listener.close()
+        clients = [one for one in self._listeners if one is not self._management_listener]
+        timer = asyncio.get_running_loop().call_later(grace_s, self._dispatcher.stop)
+        try:
+            # A second more: what the timer ends still has to reach its client.
+            await asyncio.gather(*(listener.stop(grace_s + 1) for listener in clients))
+        finally:
+            timer.cancel()
+
+    async def _listen(self) -> None:
+        config = self._config
+        panel_origins = set()
+        if config.panel is not None:
+            panel_origins = {f"http://{config.panel.host}:{config.panel.port}"}
+        management = Router()
+        self._management.add_routes(management)
+        self._agents.add_routes(management)
+        self._management_listener = await self._open(
+            "--management-addr",
+            config.management,
+            Site(router=management, cors=Cors(config.management_origins | panel_origins)),
+        )
+        inference_cors = Cors(config.inference_origins | panel_origins)
+        inference = Router()
+        InferenceService(self._dispatcher, self.state).add_routes(inference)
+        await self._open(
+            "--inference-addr",
+            config.inference,
+            Site(router=inference, cors=inference_cors, max_body_bytes=config.max_body_bytes),
+        )
+        if config.openai is not None:
+            router = Router()
+            OpenAIService(self._dispatcher, self.state).add_routes(router)
+            site = Site(
+                router=router,
+                render_error=openai.render_error,
+                cors=Cors(config.inference_origins),
+                max_body_bytes=config.max_body_bytes,
+            )
+            await self._open("--compat-openai-addr", config.openai, site)
+        if config.panel is not None:
+            router = Router()
+            PanelService(config, self._management).add_routes(router)
+            await self._open("--web-admin-panel-addr", config.panel, Site(router=router))
+        log.info("paddler %s is ready", __version__)
+
+    async def _open(self, flag: str, address: Address, site: Site) -> Listener:
+        try:
+            listener = await listen(site, address.host, address.port)
+        except OSError as error:
+            raise StartError(explain_bind_error(flag, address, error)) from error
+        self._listeners.append(listener)
+        log.info("%s: listening on %s:%d", flag, address.host, address.port)
+        return listener
+
+    async def _close(self) -> None:
+        self._dispatcher.stop()
+        await asyncio.gather(*(listener.stop(0) for listener in self._listeners))
+        self.state.close()
+
+
+def explain_bind_error(flag: str, address: Address, error: OSError) -> str:
+    """One line that names the port and the flag to change."""
+    if error.errno == errno.EADDRINUSE:
+        reason = "is already in use"
+    elif error.errno == errno.EACCES:
+        reason = "needs more rights (ports below 1024 do)"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        reason = "is not an address of this machine"
+    else:
+        reason = f"cannot be listened on: {error.strerror}"
+    return (
+        f"{flag}: port {address.port} on {address.host} {reason}; "
+        f"choose another with {flag} HOST:PORT"
+    )

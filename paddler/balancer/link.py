@@ -1,0 +1,269 @@
+"""One agent's link as the balancer sees it: the streams on it, frames in, control messages out.
+
+A stream lives from its start to the agent's final frame. Its client may be gone long
+before; the slot is free only when the agent has confirmed:
+
+    RUNNING ── final frame ──────────────────────────► ENDED
+       └─ stop (client gone, timeout, slow reader) ─► DRAINING ── final frame, silence ──► ENDED
+    any ── link lost ────────────────────────────────► ENDED
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+from paddler._fastpath import OVERRUN, Relay, Sink
+from paddler.balancer.pool import Agent, Lease
+from paddler.errors import RemoteProtocolError
+from paddler.messages import link as wire
+from paddler.messages.inference import Failure
+from paddler.messages.link import FRAME_FINAL, Finished, FrameKind, Sampling
+from paddler.messages.state import ApplicableState
+
+log = logging.getLogger(__name__)
+
+
+class LinkSocket(Protocol):
+    """What the link needs of its WebSocket."""
+
+    def send_text(self, data: bytes) -> None:
+        """Send one text message; does nothing on a closed socket."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the close handshake."""
+
+
+class Outlet(Protocol):
+    """Where one request's answer goes. Made by a service, driven by the relay."""
+
+    def open_sink(self, stream_id: int, agent: Agent, now: float) -> Sink:
+        """The encoding of this answer's tokens. Called again if another agent takes over."""
+
+    def on_result(self, payload: bytes, agent: Agent) -> None:
+        """Take a ``GeneratedTokenResult`` (JSON) that does not end the answer."""
+
+    def on_overrun(self) -> None:
+        """The client reads too slowly and past the bound: cut it off."""
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """The answer ended as it should."""
+
+    finished: Finished
+    agent: Agent
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """The agent ended the answer with a ``GeneratedTokenResult`` (JSON) that says why."""
+
+    payload: bytes
+    agent: Agent
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """The agent is gone or gave the request back; another may take it over."""
+
+    reason: str
+
+
+Ending = Completed | Rejected | Lost | Failure
+
+
+class StreamState(Enum):
+    """Where a stream stands; see the module's drawing."""
+
+    RUNNING = "running"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+def discard(_: bytes) -> None:
+    """Write nothing."""
+
+
+class Stream:
+    """One request on one agent. ``ended`` tells its client's side how it went."""
+
+    __slots__ = (
+        "_item_timeout_s",
+        "_lease",
+        "_link",
+        "_loop",
+        "_outlet",
+        "_state",
+        "_timer",
+        "agent",
+        "ended",
+        "sink",
+        "stream_id",
+    )
+
+    def __init__(
+        self, link: "AgentLink", stream_id: int, lease: Lease, outlet: Outlet, item_timeout_s: float
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._link = link
+        self._lease = lease
+        self._outlet = outlet
+        self._item_timeout_s = item_timeout_s
+        self._state = StreamState.RUNNING
+        self.stream_id = stream_id
+        self.agent = lease.agent
+        self.ended: asyncio.Future[Ending] = self._loop.create_future()
+        self.sink = outlet.open_sink(stream_id, lease.agent, self._loop.time())
+        self._timer = self._loop.call_later(item_timeout_s, self._check_silence)
+
+    def on_frame(self, kind: int, flags: int, payload: bytes) -> None:
+        """Take a frame that the relay did not pass on by itself."""
+        if self._state is StreamState.RUNNING:
+            self._take(kind, payload)
+        if flags & FRAME_FINAL:
+            self.end(Lost(f"{self.agent.label}: the answer ended without a result"))
+
+    def stop(self, ending: Ending) -> None:
+        """End the answer now; the slot stays taken until the agent confirms."""
+        if self._state is not StreamState.RUNNING:
+            return
+        self._settle(ending)
+        self._state = StreamState.DRAINING
+        self.sink = self._link.discard_rest(self)
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._item_timeout_s, self._check_silence)
+        self._link.send(wire.StopStream(self.stream_id))
+
+    def end(self, ending: Ending) -> None:
+        """Nothing more will come: give the slot back. ``ending`` counts unless one is settled."""
+        if self._state is StreamState.ENDED:
+            return
+        self._state = StreamState.ENDED
+        self._timer.cancel()
+        self._link.forget(self)
+        self._settle(ending)
+        self._lease.release()
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        if kind == OVERRUN:
+            self._outlet.on_overrun()
+            self.stop(Failure(499, "the client reads too slowly"))
+            return
+        match FrameKind(kind):
+            case FrameKind.RESULT:
+                self._outlet.on_result(payload, self.agent)
+            case FrameKind.FAILED:
+                self._settle(Rejected(payload, self.agent))
+            case FrameKind.DONE:
+                self._settle(Completed(wire.decode_finished(payload), self.agent))
+            case FrameKind.RETURNED:
+                self._settle(Lost(f"{self.agent.label}: {wire.decode_returned(payload).reason}"))
+            case _:  # every sink has a write, so the relay returns no tokens
+                raise AssertionError(f"the relay returned a frame of kind {kind}")
+
+    def _settle(self, ending: Ending) -> None:
+        if not self.ended.done():
+            self.ended.set_result(ending)
+
+    def _check_silence(self) -> None:
+        due_at = self.sink.heard_at + self._item_timeout_s
+        if self._loop.time() < due_at:
+            self._timer = self._loop.call_at(due_at, self._check_silence)
+        elif self._state is StreamState.RUNNING:
+            self.stop(item_timeout(self._item_timeout_s))
+        else:
+            log.warning("%s never confirmed the end of stream %d", self.agent.label, self.stream_id)
+            self.end(Lost("unconfirmed"))
+
+
+def item_timeout(timeout_s: float) -> Failure:
+    """The error of a request that heard nothing from its agent for too long."""
+    return Failure(
+        504,
+        f"Inference timed out after {round(timeout_s * 1000)}ms waiting for next token. "
+        "Increase --inference-item-timeout if the prompt requires longer processing.",
+    )
+
+
+class AgentLink:
+    """The streams of one agent's connection, and the way to it."""
+
+    def __init__(self, socket: LinkSocket, clock: Callable[[], float]) -> None:
+        self._socket = socket
+        self._clock = clock
+        self._relay = Relay()
+        self._streams: dict[int, Stream] = {}
+        self._last_stream_id = 0
+        self._is_lost = False
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def start(
+        self,
+        lease: Lease,
+        job: wire.RawPromptJob | wire.ConversationJob,
+        sampling: Sampling,
+        outlet: Outlet,
+        item_timeout_s: float,
+    ) -> Stream:
+        """Hand a request to the agent. The lease is the stream's from here on."""
+        stream_id = self._last_stream_id = self._last_stream_id % (2**32 - 1) + 1
+        stream = Stream(self, stream_id, lease, outlet, item_timeout_s)
+        self._streams[stream_id] = stream
+        self._relay.open(stream.sink)
+        if self._is_lost:
+            stream.end(Lost(f"{stream.agent.label}: connection closed"))
+        else:
+            self.send(wire.StartStream(stream_id=stream_id, job=job, sampling=sampling))
+        return stream
+
+    def on_data(self, message: memoryview) -> None:
+        """Take a data message: tokens go to their clients here, other frames to their streams."""
+        for stream_id, kind, flags, payload in self._relay.feed(message, self._clock()):
+            if (stream := self._streams.get(stream_id)) is not None:
+                try:
+                    stream.on_frame(kind, flags, payload)
+                except (msgspec.DecodeError, ValueError) as error:
+                    raise RemoteProtocolError(
+                        f"frame of kind {kind} on stream {stream_id}: {error}"
+                    ) from error
+
+    def on_lost(self) -> None:
+        """The connection is gone: end every stream."""
+        self._is_lost = True
+        for stream in list(self._streams.values()):
+            stream.end(Lost("Agent controller connection closed"))
+
+    def stop_all(self, failure: Failure) -> None:
+        """End every running answer with ``failure``."""
+        for stream in list(self._streams.values()):
+            stream.stop(failure)
+
+    def send_state(self, state: ApplicableState, *, is_default: bool) -> None:
+        """Tell the agent what to run."""
+        self.send(wire.SetState(state, is_default))
+
+    def replace(self) -> None:
+        """Close: the same agent has dialled again."""
+        self.on_lost()
+        self._socket.close(1008, "replaced by a newer connection of the same agent")
+
+    def send(self, message: wire.FromBalancer) -> None:
+        """Send one control message."""
+        self._socket.send_text(wire.encode(message))
+
+    # --- for Stream ----------------------------------------------------------------------------
+
+    def discard_rest(self, stream: Stream) -> Sink:
+        """From here on, drop the tokens of ``stream``; its final frame is still noticed."""
+        self._relay.close(stream.stream_id)
+        sink = Sink(stream.stream_id, discard, 0, (), b"", self._clock(), 0)
+        self._relay.open(sink)
+        return sink
+
+    def forget(self, stream: Stream) -> None:
+        """Drop whatever still comes for ``stream``."""
+        self._relay.close(stream.stream_id)
+        del self._streams[stream.stream_id]

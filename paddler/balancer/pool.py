@@ -1,0 +1,168 @@
+"""The agents, their slots and the leases on them. One writer, synchronous, no sockets.
+
+The counts live in ``_fastpath.SlotTable``: one row per agent. An agent that leaves takes
+its row along, which voids the leases on it, so nothing has to be given back then.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from paddler._fastpath import SlotTable
+from paddler.messages.agents import AgentSnapshot, AgentsSnapshot, AgentStatus
+from paddler.messages.state import ApplicableState
+
+
+class Outbound(Protocol):
+    """What the core may ask of an agent's link."""
+
+    def send_state(self, state: ApplicableState, *, is_default: bool) -> None:
+        """Tell the agent what to run."""
+
+    def replace(self) -> None:
+        """Close: the same agent has dialled again."""
+
+
+class Agent:
+    """One connected agent. Read by anybody, changed by its :class:`Pool` only."""
+
+    __slots__ = ("id", "link", "name", "row", "status")
+
+    def __init__(
+        self, agent_id: str, name: str | None, row: int, status: AgentStatus, link: Outbound
+    ) -> None:
+        self.id = agent_id
+        self.name = name
+        self.row = row
+        self.status = status
+        self.link = link
+
+    @property
+    def label(self) -> str:
+        """How messages for people name this agent."""
+        return f'agent "{self.name}"' if self.name is not None else "unnamed agent"
+
+
+class Lease:
+    """One busy slot, given back exactly once however its request ends."""
+
+    __slots__ = ("_lease_id", "_pool", "agent")
+
+    def __init__(self, pool: "Pool", agent: Agent, lease_id: int) -> None:
+        self._pool = pool
+        self._lease_id = lease_id
+        self.agent = agent
+
+    def release(self) -> None:
+        """Give the slot back; a second call, or one after the agent left, does nothing."""
+        self._pool.release(self._lease_id)
+
+
+class Pool:
+    """All connected agents. ``watch`` callbacks run after every change of agents or slots."""
+
+    def __init__(self, slots: SlotTable | None = None) -> None:
+        self._slots = slots if slots is not None else SlotTable()
+        self._by_id: dict[str, Agent] = {}
+        self._by_row: dict[int, Agent] = {}
+        self._watchers: list[Callable[[], None]] = []
+
+    # --- agents --------------------------------------------------------------------------------
+
+    def join(self, agent_id: str, name: str | None, status: AgentStatus, link: Outbound) -> Agent:
+        """Take in an agent. One that is still here under this id is replaced: it dialled again."""
+        if (older := self._by_id.get(agent_id)) is not None:
+            self._forget(older)
+            older.link.replace()
+        agent = Agent(agent_id, name, self._slots.add(status.slots_total), status, link)
+        self._by_id[agent_id] = agent
+        self._by_row[agent.row] = agent
+        self._changed()
+        return agent
+
+    def leave(self, agent: Agent) -> bool:
+        """Forget an agent; ``False`` if it had been replaced or forgotten before."""
+        if self._by_id.get(agent.id) is not agent:
+            return False
+        self._forget(agent)
+        self._changed()
+        return True
+
+    def update(self, agent: Agent, status: AgentStatus) -> None:
+        """Take an agent's report. Slots claimed here are not the agent's to tell."""
+        if self._by_id.get(agent.id) is not agent or status == agent.status:
+            return
+        agent.status = status
+        self._slots.set_limit(agent.row, status.slots_total)
+        self._changed()
+
+    def find(self, agent_id: str) -> Agent | None:
+        """The agent with this id."""
+        return self._by_id.get(agent_id)
+
+    @property
+    def agents(self) -> list[Agent]:
+        """All agents, by name, then id; unnamed ones last."""
+        return sorted(self._by_id.values(), key=lambda a: (a.name is None, a.name or "", a.id))
+
+    # --- slots ---------------------------------------------------------------------------------
+
+    def claim(self) -> Lease | None:
+        """A slot on the least busy agent; ``None`` when all are taken. O(agents), compiled."""
+        lease_id = self._slots.claim()
+        if lease_id == 0:
+            return None
+        lease = Lease(self, self._by_row[self._slots.row_of(lease_id)], lease_id)
+        self._changed()
+        return lease
+
+    def release(self, lease_id: int) -> None:
+        """Give a slot back; for :class:`Lease`."""
+        if self._slots.release(lease_id):
+            self._changed()
+
+    @property
+    def slots_busy(self) -> int:
+        """Claimed slots of all agents."""
+        return self._slots.busy_total
+
+    @property
+    def slots_total(self) -> int:
+        """Slots of all agents that are ready to serve."""
+        return self._slots.limit_total
+
+    # --- watching ------------------------------------------------------------------------------
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after every change, synchronously: it must be quick and not raise."""
+        self._watchers.append(callback)
+
+    def snapshot(self) -> AgentsSnapshot:
+        """What the management service shows."""
+        return AgentsSnapshot(tuple(self._show(agent) for agent in self.agents))
+
+    def _show(self, agent: Agent) -> AgentSnapshot:
+        status = agent.status
+        return AgentSnapshot(
+            desired_slots_total=status.desired_slots_total,
+            download_current=status.download_current,
+            download_filename=status.download_filename,
+            download_indeterminate=status.download_indeterminate,
+            download_total=status.download_total,
+            id=agent.id,
+            issues=status.issues,
+            model_path=status.model_path,
+            name=agent.name,
+            slots_processing=self._slots.busy(agent.row),
+            slots_total=status.slots_total,
+            state_application_status=status.state_application_status,
+            uses_chat_template_override=status.uses_chat_template_override,
+        )
+
+    def _forget(self, agent: Agent) -> None:
+        del self._by_id[agent.id]
+        del self._by_row[agent.row]
+        self._slots.remove(agent.row)
+
+    def _changed(self) -> None:
+        for callback in self._watchers:
+            callback()

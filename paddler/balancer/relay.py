@@ -1,0 +1,73 @@
+"""One request's life: wait for a slot, hand over to its agent, and see how it ends.
+
+Tokens do not pass here: from the link's read to the client's write they stay in
+``_fastpath``. This is the part that may wait.
+"""
+
+import asyncio
+from typing import Final
+
+from paddler.balancer.link import AgentLink, Completed, Lost, Outlet, Rejected, item_timeout
+from paddler.balancer.policy import may_fail_over
+from paddler.balancer.pool import Pool
+from paddler.balancer.waitline import Refusal, Waitline
+from paddler.messages.inference import Failure
+from paddler.messages.link import ConversationJob, RawPromptJob, Sampling
+
+REFUSALS: Final = {
+    Refusal.LINE_FULL: Failure(503, "Buffered requests overflow"),
+    Refusal.WAITED_TOO_LONG: Failure(504, "Waiting for available slot timed out"),
+    Refusal.STOPPING: Failure(503, "balancer is shutting down"),
+}
+
+Outcome = Completed | Rejected | Failure
+
+
+class Dispatcher:
+    """Runs requests on the pool's agents."""
+
+    def __init__(self, pool: Pool, waitline: Waitline, *, item_timeout_s: float) -> None:
+        self._pool = pool
+        self._waitline = waitline
+        self._item_timeout_s = item_timeout_s
+
+    async def run(
+        self,
+        job: RawPromptJob | ConversationJob,
+        outlet: Outlet,
+        sampling: Sampling | None = None,
+    ) -> Outcome:
+        """Serve one request through ``outlet`` and tell how it ended.
+
+        Cancelling it means that the client is gone: the agent is told to stop, and the
+        slot is free once it has confirmed, which nobody waits for here.
+        """
+        failovers = 0
+        while True:
+            lease = await self._waitline.wait_slot(goes_first=failovers > 0)
+            if isinstance(lease, Refusal):
+                return REFUSALS[lease]
+            if self._item_timeout_s <= 0:
+                lease.release()
+                return item_timeout(self._item_timeout_s)
+            link = lease.agent.link
+            assert isinstance(link, AgentLink)
+            stream = link.start(lease, job, sampling or Sampling(), outlet, self._item_timeout_s)
+            tokens_of = stream.sink
+            try:
+                ending = await stream.ended
+            except asyncio.CancelledError:
+                stream.stop(Failure(499, "the client is gone"))
+                raise
+            if not isinstance(ending, Lost):
+                return ending
+            if not may_fail_over(tokens_sent=tokens_of.tokens, failovers=failovers):
+                return Failure(502, ending.reason)
+            failovers += 1
+
+    def stop(self) -> None:
+        """End whatever waits or runs with its named error, now and from now on."""
+        self._waitline.stop()
+        for agent in self._pool.agents:
+            assert isinstance(agent.link, AgentLink)
+            agent.link.stop_all(REFUSALS[Refusal.STOPPING])

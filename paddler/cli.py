@@ -1,0 +1,460 @@
+"""Command line: argv and environment to a Config, then the role's ``run``. The only reader of both.
+
+Roles are imported when chosen, so that a balancer host needs no model library and
+``--help`` is quick.
+"""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+from paddler import __version__, config
+from paddler.config import Address, AgentConfig, BalancerConfig, Buffering, Statsd
+from paddler.errors import ConfigError, StartError
+from paddler.log import set_up_logging
+
+T = TypeVar("T")
+
+EXIT_OK, EXIT_FAILURE, EXIT_USAGE = 0, 1, 2
+
+TOP_DESCRIPTION = """\
+Serve large language models on your own hardware. One balancer takes every request; any
+number of agents run the model and dial the balancer, so only the balancer needs an
+address."""
+
+TOP_EPILOG = """\
+first contact, all on this machine:
+  paddler up --model ./model.gguf
+
+a fleet:
+  paddler balancer --web-admin-panel-addr --compat-openai-addr       on one host
+  paddler agent --management-addr 10.0.0.5:8060 --slots 8            on each host with a model
+
+then choose the model, once for the whole fleet:
+  curl -X PUT http://127.0.0.1:8060/api/v1/balancer_desired_state \\
+       -H 'content-type: application/json' -d @state.json
+
+environment:
+  PADDLER_LOG, RUST_LOG   log filter, e.g. info or warn,paddler.balancer=debug (logs go to stderr)
+
+exit codes:  0 stopped as asked   1 could not start or go on   2 bad usage"""
+
+BALANCER_EPILOG = """\
+addresses are host:port or [v6]:port; a name is resolved once, at start. Times are
+milliseconds (10000), or carry a unit: 500ms, 10s, 5m, 1h.
+
+examples:
+  paddler balancer
+  paddler balancer --inference-addr 0.0.0.0:8061 --state-database file:///var/lib/paddler/state.json
+  paddler balancer --compat-openai-addr --web-admin-panel-addr 0.0.0.0:8062
+
+The management address is for agents and operators only: whoever reaches it can swap models.
+
+SIGTERM or SIGINT stops accepting and gives running answers --drain-timeout to finish; a second
+signal ends at once."""
+
+AGENT_EPILOG = """\
+examples:
+  paddler agent --slots 8
+  paddler agent --management-addr balancer.internal:8060 --slots 8 --name gpu-1
+
+A slot is one request at a time. All slots share one context (the desired state's
+context_size). Start with 4 or 8 and watch the panel. The agent needs the model library:
+pip install 'paddler[agent]'."""
+
+UP_EPILOG = """\
+example:
+  paddler up --model ~/models/SmolLM2-135M-Instruct.Q4_1.gguf
+
+Runs a balancer with all four listeners and one agent in this terminal, loads the model,
+asks it one question and serves until Ctrl-C."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``paddler`` and return its exit code."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.role is None:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    try:
+        code: int = arguments.run(arguments)
+    except ConfigError as error:
+        return complain(error, EXIT_USAGE)
+    except StartError as error:
+        return complain(error, EXIT_FAILURE)
+    except KeyboardInterrupt:
+        return EXIT_OK
+    return code
+
+
+def complain(error: Exception, code: int) -> int:
+    """Say what is wrong in one line and return ``code``."""
+    print(f"Error: {error}", file=sys.stderr)
+    return code
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose every error is one line that says where help is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"Error: {message}\nTry '{self.prog} --help'.\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = Parser(
+        prog="paddler",
+        description=TOP_DESCRIPTION,
+        epilog=TOP_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"paddler {__version__}")
+    roles = parser.add_subparsers(dest="role", metavar="role", title="roles")
+    add_balancer(roles)
+    add_agent(roles)
+    add_up(roles)
+    helper = roles.add_parser("help", help="show this help, or a role's", add_help=False)
+    helper.add_argument("topic", nargs="?", choices=["balancer", "agent", "up"])
+    helper.set_defaults(
+        run=lambda arguments: show_help(parser, roles.choices, topic=arguments.topic)
+    )
+    return parser
+
+
+Roles = argparse._SubParsersAction  # the type has no public name
+
+
+def add_role(roles: "Roles[Parser]", name: str, summary: str, epilog: str) -> Parser:
+    """One subcommand's parser."""
+    return roles.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_balancer(roles: "Roles[Parser]") -> None:
+    """``paddler balancer``."""
+    role = add_role(
+        roles, "balancer", "take requests and spread them over the agents", BALANCER_EPILOG
+    )
+    listeners = role.add_argument_group("listeners")
+    listeners.add_argument(
+        "--management-addr",
+        metavar="ADDR",
+        default=config.DEFAULT_MANAGEMENT_ADDR,
+        help="agents and operators connect here (default: %(default)s)",
+    )
+    listeners.add_argument(
+        "--inference-addr",
+        metavar="ADDR",
+        default=config.DEFAULT_INFERENCE_ADDR,
+        help="applications connect here (default: %(default)s)",
+    )
+    listeners.add_argument(
+        "--compat-openai-addr",
+        metavar="ADDR",
+        nargs="?",
+        const=config.DEFAULT_OPENAI_ADDR,
+        help="OpenAI-compatible API (off; without a value: %(const)s)",
+    )
+    listeners.add_argument(
+        "--web-admin-panel-addr",
+        metavar="ADDR",
+        nargs="?",
+        const=config.DEFAULT_PANEL_ADDR,
+        help="web admin panel (off; without a value: %(const)s)",
+    )
+    requests = role.add_argument_group("requests")
+    requests.add_argument(
+        "--max-buffered-requests",
+        metavar="N",
+        type=checked(parse_i32),
+        default=30,
+        help="requests that may wait while no slot is free; 0: none (default: %(default)s)",
+    )
+    requests.add_argument(
+        "--buffered-request-timeout",
+        metavar="TIME",
+        type=checked(config.parse_duration_ms),
+        default=10_000,
+        help="longest wait for a slot (default: %(default)s ms)",
+    )
+    requests.add_argument(
+        "--inference-item-timeout",
+        metavar="TIME",
+        type=checked(config.parse_duration_ms),
+        default=30_000,
+        help="longest wait for one token, the first included (default: %(default)s ms)",
+    )
+    requests.add_argument(
+        "--max-body-bytes",
+        metavar="N",
+        type=checked(parse_body_bytes),
+        default=64 * 1024 * 1024,
+        help="largest inference request; images travel inside (default: %(default)s)",
+    )
+    requests.add_argument(
+        "--inference-cors-allowed-host",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="browser origin that may call the inference and OpenAI services, such as "
+        "https://chat.example.com; repeatable",
+    )
+    management = role.add_argument_group("management")
+    management.add_argument(
+        "--management-cors-allowed-host",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="browser origin that may call the management service; repeatable",
+    )
+    management.add_argument(
+        "--state-database",
+        metavar="URL",
+        type=checked(config.parse_state_database),
+        default="memory://",
+        help="where the desired state is kept: memory:// or file:///path (default: %(default)s)",
+    )
+    management.add_argument(
+        "--statsd-addr", metavar="ADDR", help="send gauges to this StatsD server by UDP (off)"
+    )
+    management.add_argument(
+        "--statsd-prefix",
+        metavar="TEXT",
+        default="paddler_",
+        help="opens every metric's name, StatsD or not (default: %(default)s)",
+    )
+    management.add_argument(
+        "--statsd-reporting-interval",
+        metavar="TIME",
+        type=checked(parse_interval_ms),
+        default=10_000,
+        help="time between two reports (default: %(default)s ms)",
+    )
+    add_drain_timeout(role)
+    role.set_defaults(run=run_balancer)
+
+
+def add_agent(roles: "Roles[Parser]") -> None:
+    """``paddler agent``."""
+    role = add_role(roles, "agent", "run the model for a balancer; opens no port", AGENT_EPILOG)
+    role.add_argument(
+        "--management-addr",
+        metavar="ADDR",
+        default=config.DEFAULT_MANAGEMENT_ADDR,
+        help="the balancer's management address (default: %(default)s)",
+    )
+    add_slots(role)
+    role.add_argument("--name", metavar="TEXT", help="label shown to operators and in answers")
+    add_drain_timeout(role)
+    role.set_defaults(run=run_agent)
+
+
+def add_up(roles: "Roles[Parser]") -> None:
+    """``paddler up``."""
+    role = add_role(roles, "up", "try Paddler: a balancer and an agent in this terminal", UP_EPILOG)
+    role.add_argument("--model", metavar="FILE", required=True, help="a GGUF file to serve")
+    add_slots(role)
+    for flag, default, what in (
+        ("--management-addr", config.DEFAULT_MANAGEMENT_ADDR, "management service"),
+        ("--inference-addr", config.DEFAULT_INFERENCE_ADDR, "inference service"),
+        ("--compat-openai-addr", config.DEFAULT_OPENAI_ADDR, "OpenAI-compatible API"),
+        ("--web-admin-panel-addr", config.DEFAULT_PANEL_ADDR, "web admin panel"),
+    ):
+        role.add_argument(
+            flag, metavar="ADDR", default=default, help=f"{what} (default: %(default)s)"
+        )
+    role.add_argument(
+        "--question",
+        metavar="TEXT",
+        default="What is the capital of France?",
+        help="what to ask the model first (default: %(default)s)",
+    )
+    role.set_defaults(run=run_up)
+
+
+def add_slots(role: Parser) -> None:
+    """``--slots``, the same for each role that has it."""
+    role.add_argument(
+        "--slots",
+        metavar="N",
+        type=checked(config.parse_slots),
+        default=4,
+        help="requests at once (default: %(default)s)",
+    )
+
+
+def add_drain_timeout(role: Parser) -> None:
+    """``--drain-timeout``, the same for each role that has it."""
+    role.add_argument(
+        "--drain-timeout",
+        metavar="TIME",
+        type=checked(config.parse_duration_ms),
+        default=3_000,
+        help="time for running answers to finish after a stop signal (default: %(default)s ms)",
+    )
+
+
+def show_help(
+    parser: argparse.ArgumentParser, choices: dict[str, Parser], *, topic: str | None
+) -> int:
+    """``paddler help [role]``."""
+    (choices[topic] if topic else parser).print_help()
+    return EXIT_OK
+
+
+def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """``parse`` with its :class:`ConfigError` told by argparse, which names the flag."""
+
+    def parse_argument(text: str) -> T:
+        try:
+            return parse(text)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse_argument
+
+
+def parse_i32(text: str) -> int:
+    """A whole number that fits 32 bits; negative ones mean 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise ConfigError(f"{text!r}: expected a whole number") from None
+    if not -(2**31) <= value < 2**31:
+        raise ConfigError(f"{text!r}: expected a number below 2147483648")
+    return max(value, 0)
+
+
+def parse_body_bytes(text: str) -> int:
+    """A body limit: at least 1 KiB, so that a request fits at all."""
+    value = parse_i32(text)
+    if value < 1024:
+        raise ConfigError(f"{text!r}: expected at least 1024 bytes")
+    return value
+
+
+def parse_interval_ms(text: str) -> int:
+    """A time between reports, at least 1 ms."""
+    value = config.parse_duration_ms(text)
+    if value < 1:
+        raise ConfigError(f"{text!r}: expected at least 1 ms")
+    return value
+
+
+def resolve_address(flag: str, text: str) -> Address:
+    """``text`` as an address, its name resolved: the first IPv4 result, else the first IPv6 one."""
+    try:
+        host, port = config.split_address(text)
+        results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except ConfigError as error:
+        raise ConfigError(f"{flag}: {error}") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{flag}: cannot resolve {text!r}: {reason}") from None
+    best = min(results, key=lambda result: result[0] != socket.AF_INET)
+    return Address(text=text, host=str(best[4][0]), port=port)
+
+
+def resolve_optional(flag: str, text: str | None) -> Address | None:
+    """:func:`resolve_address` of an address that may be absent."""
+    return None if text is None else resolve_address(flag, text)
+
+
+def balancer_config(arguments: argparse.Namespace) -> BalancerConfig:
+    """What ``paddler balancer`` was told."""
+    return BalancerConfig(
+        management=resolve_address("--management-addr", arguments.management_addr),
+        inference=resolve_address("--inference-addr", arguments.inference_addr),
+        openai=resolve_optional("--compat-openai-addr", arguments.compat_openai_addr),
+        panel=resolve_optional("--web-admin-panel-addr", arguments.web_admin_panel_addr),
+        buffering=Buffering(
+            max_requests=arguments.max_buffered_requests,
+            timeout_ms=arguments.buffered_request_timeout,
+            item_timeout_ms=arguments.inference_item_timeout,
+        ),
+        inference_origins=frozenset(arguments.inference_cors_allowed_host),
+        management_origins=frozenset(arguments.management_cors_allowed_host),
+        state_database=arguments.state_database,
+        statsd=Statsd(
+            address=resolve_optional("--statsd-addr", arguments.statsd_addr),
+            prefix=arguments.statsd_prefix,
+            interval_ms=arguments.statsd_reporting_interval,
+        ),
+        max_body_bytes=arguments.max_body_bytes,
+        drain_timeout_ms=arguments.drain_timeout,
+    )
+
+
+def agent_config(arguments: argparse.Namespace) -> AgentConfig:
+    """What ``paddler agent`` was told."""
+    return AgentConfig(
+        management=resolve_address("--management-addr", arguments.management_addr),
+        slots=arguments.slots,
+        name=arguments.name,
+        drain_timeout_ms=arguments.drain_timeout,
+    )
+
+
+def require_agent_extra() -> None:
+    """:class:`StartError` that names the extra, if what an agent needs is not installed."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("llama_cpp", "jinja2") if find_spec(name) is None]
+    if missing:
+        raise StartError(
+            f"an agent needs {' and '.join(missing)}: install it with pip install 'paddler[agent]'"
+        )
+
+
+def run_balancer(arguments: argparse.Namespace) -> int:
+    """``paddler balancer`` until it is stopped."""
+    from paddler.balancer.app import run
+
+    set_up_logging(os.environ)
+    return run(balancer_config(arguments))
+
+
+def run_agent(arguments: argparse.Namespace) -> int:
+    """``paddler agent`` until it is stopped."""
+    require_agent_extra()
+    from paddler.agent.app import run
+
+    set_up_logging(os.environ)
+    return run(agent_config(arguments))
+
+
+def run_up(arguments: argparse.Namespace) -> int:
+    """``paddler up`` until it is stopped."""
+    require_agent_extra()
+    from paddler.up import run
+
+    set_up_logging(os.environ, default="warn")
+    balancer_flags = [
+        *("--management-addr", arguments.management_addr),
+        *("--inference-addr", arguments.inference_addr),
+        *("--compat-openai-addr", arguments.compat_openai_addr),
+        *("--web-admin-panel-addr", arguments.web_admin_panel_addr),
+    ]
+    agent_flags = [
+        *("--management-addr", arguments.management_addr),
+        *("--slots", str(arguments.slots)),
+        *("--name", "local"),
+    ]
+    parser = build_parser()
+    return run(
+        balancer_config(parser.parse_args(["balancer", *balancer_flags])),
+        agent_config(parser.parse_args(["agent", *agent_flags])),
+        model=os.path.abspath(os.path.expanduser(arguments.model)),
+        question=arguments.question,
+    )

@@ -1,0 +1,112 @@
+"""What a process is told at its start: frozen, checked, grouped by topic. No I/O."""
+
+import re
+from typing import Final
+
+import msgspec
+
+from paddler.errors import ConfigError
+
+DEFAULT_MANAGEMENT_ADDR: Final = "127.0.0.1:8060"
+DEFAULT_INFERENCE_ADDR: Final = "127.0.0.1:8061"
+DEFAULT_PANEL_ADDR: Final = "127.0.0.1:8062"
+DEFAULT_OPENAI_ADDR: Final = "127.0.0.1:8070"
+MAX_SLOTS: Final = 4096
+
+_DURATION = re.compile(r"([0-9]{1,15})(ms|s|m|h)?")
+_UNIT_MS: Final = {None: 1, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where to listen or to dial. ``text`` is what was typed, ``host`` what it resolved to."""
+
+    text: str
+    host: str
+    port: int
+
+
+class Buffering(msgspec.Struct, frozen=True):
+    """How long requests wait, and how many. ``max_requests`` 0: nobody waits."""
+
+    max_requests: int
+    timeout_ms: int
+    item_timeout_ms: int
+
+
+class Statsd(msgspec.Struct, frozen=True):
+    """Where gauges are sent; ``prefix`` also opens the names on ``/metrics``."""
+
+    address: Address | None
+    prefix: str
+    interval_ms: int
+
+
+class BalancerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that ``paddler balancer`` is told."""
+
+    management: Address
+    inference: Address
+    openai: Address | None
+    panel: Address | None
+    buffering: Buffering
+    inference_origins: frozenset[str]
+    management_origins: frozenset[str]
+    state_database: str
+    statsd: Statsd
+    max_body_bytes: int
+    drain_timeout_ms: int
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that ``paddler agent`` is told."""
+
+    management: Address
+    slots: int
+    name: str | None
+    drain_timeout_ms: int
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``[v6]:port``; :class:`ConfigError` otherwise."""
+    host, colon, port_text = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ConfigError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:8060")
+    if not colon or not host:
+        raise ConfigError(f"{text!r}: expected host:port, for example 127.0.0.1:8060")
+    if not re.fullmatch(r"[0-9]{1,5}", port_text) or int(port_text) > 65535:
+        raise ConfigError(f"{text!r}: the port must be a number from 0 to 65535")
+    return host, int(port_text)
+
+
+def parse_duration_ms(text: str) -> int:
+    """Milliseconds of ``1500``, ``1500ms``, ``3s``, ``5m`` or ``1h``."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"{text!r}: expected milliseconds such as 1500, or a number with ms, s, m or h"
+        )
+    return int(match[1]) * _UNIT_MS[match[2]]
+
+
+def parse_state_database(text: str) -> str:
+    """``text`` if it names a state database: ``memory://`` or ``file:///absolute/path``."""
+    if text.startswith("memory:"):
+        return "memory://"
+    if not text.startswith("file://"):
+        raise ConfigError(f"{text!r}: expected memory:// or file:///absolute/path/to/state.json")
+    path = text.removeprefix("file://").strip()
+    if not path.startswith("/"):
+        hint = path.removeprefix("~/").lstrip("/") or "paddler-state.json"
+        raise ConfigError(
+            f"{text!r}: the path must be absolute, for example file:///var/lib/{hint}"
+        )
+    return f"file://{path}"
+
+
+def parse_slots(text: str) -> int:
+    """A number of slots, at least 1."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_SLOTS:
+        raise ConfigError(f"{text!r}: expected a number of slots from 1 to {MAX_SLOTS}")
+    return int(text)

@@ -1,0 +1,58 @@
+"""Logging of every Paddler process: one line each on stderr, filtered by the environment.
+
+``RUST_LOG`` (kept for compatibility) and ``PADDLER_LOG`` hold a filter: a level for
+everything, and levels for single modules, as in ``info,paddler.agent=debug``.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import Final
+
+LEVELS: Final = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "off": logging.CRITICAL + 1,
+}
+
+
+class LineFormatter(logging.Formatter):
+    """``[2026-01-31T12:00:00Z INFO paddler.agent.link] message``; tracebacks follow."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "[%(asctime)s %(levelname)s %(name)s] %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ"
+        )
+        self.converter = time.gmtime
+
+
+def parse_filter(text: str) -> tuple[int, dict[str, int]]:
+    """The level for everything and the levels for single modules; unknown words are skipped."""
+    everything = logging.INFO
+    modules: dict[str, int] = {}
+    for directive in filter(None, (part.strip() for part in text.split(","))):
+        module, equals, level = directive.rpartition("=")
+        if level.lower() not in LEVELS:
+            continue
+        if equals:
+            modules[module.replace("::", ".")] = LEVELS[level.lower()]
+        else:
+            everything = LEVELS[level.lower()]
+    return everything, modules
+
+
+def set_up_logging(environ: Mapping[str, str], *, default: str = "info") -> None:
+    """Send this process's logs to stderr, filtered as the environment says."""
+    text = environ.get("PADDLER_LOG") or environ.get("RUST_LOG") or default
+    everything, modules = parse_filter(text)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.addLevelName(logging.WARNING, "WARN")
+    logging.basicConfig(level=everything, handlers=[handler], force=True)
+    for module, level in modules.items():
+        logging.getLogger(module).setLevel(level)

@@ -1,0 +1,575 @@
+"""One HTTP/1.1 connection of a listener: from bytes to a handler and back.
+
+Requests are served one after the other. A head is routed as soon as it is there, so that
+what will be refused is refused before its body comes. The handler then runs as one task;
+while it does, whatever the client sends ahead waits, and the client's end cancels it.
+
+    idle ─► head ─► body ─► handler runs ─► response is sent ─► idle
+               └──────┴─► refused ─► linger ─► closed         └─► closed
+
+"Client's end" is a reset and a half-close alike: whoever stops sending is taken as gone.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final, cast
+
+from paddler._fastpath import FRAMING_CHUNKED, FRAMING_RAW
+from paddler.errors import PaddlerError, RemoteProtocolError
+from paddler.net.cors import PREFLIGHT_FIELDS, Cors
+from paddler.net.flow import FlowControl
+from paddler.net.http import (
+    Handler,
+    Match,
+    MethodNotAllowed,
+    Request,
+    Response,
+    Site,
+    text,
+)
+from paddler.net.open_connections import OpenConnections
+from paddler.net.read_buffer import READ_BUFFER
+from paddler.net.websocket import (
+    DEFAULT_SETTINGS,
+    OpenHandler,
+    WebSocketConnection,
+    WebSocketSettings,
+)
+from paddler.proto.events import BodyEnd, BodyPart, Fields, HttpEvent, RequestHead, ResponseHead
+from paddler.proto.http1 import (
+    CONTINUE,
+    LAST_CHUNK,
+    ServerConnection,
+    State,
+    encode_chunk,
+    encode_response_head,
+)
+from paddler.proto.ws_handshake import UPGRADE_REQUIRED_FIELDS, accept_upgrade
+
+_log = logging.getLogger(__name__)
+
+_CLOSE: Final = ("connection", "close")
+_KEEP_ALIVE: Final = ("connection", "keep-alive")
+_BODILESS_STATUSES: Final = frozenset({204, 304})
+
+
+class _Waiting(Enum):
+    """What the connection's timer watches."""
+
+    FOR_REQUEST = auto()
+    FOR_HEAD = auto()
+    FOR_BODY = auto()
+    FOR_HANDLER = auto()
+    """Nothing: how long an answer may take is the handler's affair."""
+    FOR_READER = auto()
+    """The response is complete but not all of it is sent."""
+    FOR_END = auto()
+    """Lingering: our side has ended, the client's is still to end."""
+
+
+class Exchange:
+    """One request and its response, as a handler sees them.
+
+    The handler returns a complete ``Response``, or streams one (``start``, any number of
+    ``write``, ``finish``), or accepts a WebSocket, and then returns ``None``. A handler that
+    fails after ``start`` has its connection cut, so that a broken stream never looks whole.
+    """
+
+    __slots__ = ("_connection", "_head", "_is_finished", "_is_started", "_transport", "request")
+
+    def __init__(
+        self,
+        connection: "HttpConnection",
+        transport: asyncio.Transport,
+        head: RequestHead,
+        request: Request,
+    ) -> None:
+        self.request = request
+        self._connection = connection
+        self._transport = transport
+        self._head = head
+        self._is_started = False
+        self._is_finished = False
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the response began: its status can no longer change."""
+        return self._is_started
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the response is complete."""
+        return self._is_finished
+
+    @property
+    def flow(self) -> FlowControl:
+        """Whether the client keeps up."""
+        return self._connection.flow
+
+    @property
+    def framing(self) -> int:
+        """How a streamed body is framed: ``FRAMING_CHUNKED``, or ``FRAMING_RAW`` for HTTP/1.0."""
+        return FRAMING_CHUNKED if self._head.version_minor == 1 else FRAMING_RAW
+
+    def start(self, status: int, content_type: str, headers: Fields = ()) -> None:
+        """Send the head of a streamed response."""
+        if self._is_started:
+            raise RuntimeError("the response has begun already")
+        fields = (("content-type", content_type), *headers)
+        if self.framing == FRAMING_CHUNKED:
+            fields += (("transfer-encoding", "chunked"),)
+        else:
+            self._connection.keep_alive = False  # only the connection's end ends the body
+        self._transport.write(self._connection.encode_head(status, fields))
+        self._is_started = True
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body. Nothing is sent to a client that is gone."""
+        if data and not self._transport.is_closing():
+            self._transport.write(encode_chunk(data) if self.framing == FRAMING_CHUNKED else data)
+
+    @property
+    def write_raw(self) -> Callable[[bytes], None]:
+        """The transport's own write, for bytes that carry ``framing`` already."""
+        return self._transport.write
+
+    def respond(self, response: Response) -> None:
+        """Send a complete response. What a handler returns is sent by this."""
+        if self._is_started:
+            raise RuntimeError("the response has begun already")
+        self._transport.write(self._connection.encode_response(response))
+        self._is_started = self._is_finished = True
+
+    def finish(self) -> None:
+        """End a streamed response; idempotent."""
+        if not self._is_started:
+            raise RuntimeError("the handler gave no response")
+        if not self._is_finished:
+            self._is_finished = True
+            if self.framing == FRAMING_CHUNKED and not self._transport.is_closing():
+                self._transport.write(LAST_CHUNK)
+
+    def abort(self) -> None:
+        """Cut the connection: the client sees that the response is broken."""
+        self._transport.abort()
+
+    def accept_websocket(
+        self, open_handler: OpenHandler, settings: WebSocketSettings = DEFAULT_SETTINGS
+    ) -> WebSocketConnection:
+        """Answer 101 and go on as a WebSocket; the handler's work is done with it.
+
+        ``RemoteProtocolError``, for the handler to let through: it was no upgrade request.
+        """
+        response = accept_upgrade(self._head)
+        self._is_started = self._is_finished = True
+        return self._connection.upgrade(response, open_handler, settings)
+
+
+class HttpConnection(asyncio.BufferedProtocol):
+    """The protocol of an accepted transport."""
+
+    __slots__ = (
+        "_body",
+        "_deadline",
+        "_handler",
+        "_head",
+        "_http",
+        "_is_gone",
+        "_is_reading",
+        "_lingered_bytes",
+        "_loop",
+        "_open",
+        "_params",
+        "_site",
+        "_task",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "_unsent_bytes",
+        "_waiting",
+        "flow",
+        "keep_alive",
+    )
+
+    _transport: asyncio.Transport
+    _handler: Handler
+    _params: dict[str, str]
+
+    def __init__(self, site: Site, connections: OpenConnections) -> None:
+        self.flow = FlowControl()
+        self.keep_alive = True
+        """Whether the connection outlives the response under way."""
+        self._site = site
+        self._open = connections
+        self._loop = asyncio.get_running_loop()
+        self._http = ServerConnection()
+        self._head: RequestHead | None = None
+        self._body: bytes | bytearray = b""
+        self._task: asyncio.Task[None] | None = None
+        self._is_gone = False  # lost, or another protocol's
+        self._is_reading = True
+        self._waiting = _Waiting.FOR_REQUEST
+        self._deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._unsent_bytes = 0  # as last seen, waiting for the reader
+        self._lingered_bytes = 0
+
+    # --- for the listener ---
+
+    def stop(self) -> None:
+        """Close if no request is under way, otherwise after its response."""
+        if self._waiting is _Waiting.FOR_REQUEST:
+            self._transport.close()
+
+    def end(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
+    # --- for the transport ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
+        self._open.add(self)
+        self._watch_progress()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """The buffer that the next read fills."""
+        return READ_BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """``nbytes`` were read."""
+        if self._waiting is _Waiting.FOR_END:
+            self._lingered_bytes += nbytes
+            if self._lingered_bytes > self._site.limits.max_linger_bytes:
+                self._transport.abort()
+            return
+        try:
+            self._take(self._http.feed(READ_BUFFER[:nbytes]))
+        except RemoteProtocolError as error:
+            self._refuse(error)
+        if self._has_pipelined_too_much():
+            self._transport.pause_reading()
+            self._is_reading = False
+        self._watch_progress()
+
+    def eof_received(self) -> None:
+        """The client stopped sending: it counts as gone. The transport closes itself."""
+        if self._task is not None:
+            self._transport.abort()
+        elif self._waiting is not _Waiting.FOR_END:
+            self._wait(_Waiting.FOR_READER, self._site.limits.body_progress_timeout_s)
+
+    def pause_writing(self) -> None:
+        """The client does not keep up."""
+        self.flow.pause()
+
+    def resume_writing(self) -> None:
+        """The client keeps up again."""
+        self.flow.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is closed."""
+        self._leave()
+        self.flow.close()
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._open.discard(self)
+
+    # --- for the exchange ---
+
+    def encode_head(self, status: int, fields: Fields) -> bytes:
+        """A response's head with the fields that are the connection's affair."""
+        head = self._head
+        if self._open.is_stopping:
+            self.keep_alive = False
+        if self._site.cors is not None and head is not None:
+            fields += self._site.cors.origin_fields(head.headers)
+        if not self.keep_alive:
+            fields += (_CLOSE,)
+        elif head is not None and head.version_minor == 0:
+            fields += (_KEEP_ALIVE,)
+        return encode_response_head(status, fields)
+
+    def encode_response(self, response: Response) -> bytes:
+        """A complete response."""
+        fields: Fields = ()
+        if response.content_type is not None:
+            fields += (("content-type", response.content_type),)
+        if response.status not in _BODILESS_STATUSES:
+            fields += (("content-length", str(len(response.body))),)
+        head = self.encode_head(response.status, fields + response.headers)
+        is_head_request = self._head is not None and self._head.method == "HEAD"
+        return head if is_head_request else head + response.body
+
+    def upgrade(
+        self, response: bytes, open_handler: OpenHandler, settings: WebSocketSettings
+    ) -> WebSocketConnection:
+        """Hand the transport over to a WebSocket, with what came behind the request."""
+        leftover = self._http.switch()
+        self._leave()
+        websocket = WebSocketConnection(
+            open_handler,
+            is_client=False,
+            settings=settings,
+            flow=self.flow,
+            on_lost=self._open.discard,
+        )
+        self._open.add(websocket)
+        self._transport.write(response)
+        self._resume_reading()
+        websocket.open(self._transport, leftover)
+        return websocket
+
+    # --- a request comes in ---
+
+    def _take(self, events: list[HttpEvent]) -> None:
+        for event in events:
+            match event:
+                case RequestHead():
+                    self._on_head(event)
+                case BodyPart(data):
+                    self._on_body(data)
+                case BodyEnd():
+                    self._on_request()
+                case ResponseHead():  # pragma: no cover: a server reads none
+                    raise TypeError("a server reads no responses")
+            if self._waiting is _Waiting.FOR_END:
+                return
+
+    def _on_head(self, head: RequestHead) -> None:
+        self._head = head
+        self.keep_alive = head.keep_alive
+        route = self._route(head)
+        if isinstance(route, Match):
+            self._handler, self._params = route.handler, route.params
+            limit = route.max_body_bytes
+            self._http.set_body_limit(self._site.max_body_bytes if limit is None else limit)
+            if head.expects_continue and self._http.state is not State.COMPLETE:
+                self._transport.write(CONTINUE)
+        elif self._http.state is State.COMPLETE:
+            self._handler, self._params = _always(route), {}
+        else:
+            self._respond_and_linger(route)  # rather than read a body for nothing
+
+    def _route(self, head: RequestHead) -> Match | Response:
+        site = self._site
+        if site.cors is not None and Cors.is_preflight(head):
+            refusal = site.cors.refusal(head.headers)
+            return (
+                Response(200, headers=PREFLIGHT_FIELDS) if refusal is None else text(400, refusal)
+            )
+        found = site.router.resolve(head.method, head.path)
+        match found:
+            case Match():
+                return found
+            case None:
+                return site.render_error(404, "not_found", f"no such path: {head.path}", ())
+            case MethodNotAllowed(allow):
+                message = f"{head.method} is not allowed here (allowed: {allow})"
+                return site.render_error(405, "method_not_allowed", message, (("allow", allow),))
+
+    def _on_body(self, data: bytes) -> None:
+        if not self._body:
+            self._body = data  # mostly the only part: no copy
+            return
+        if isinstance(self._body, bytes):
+            self._body = bytearray(self._body)
+        self._body += data
+
+    def _on_request(self) -> None:
+        head = self._head
+        assert head is not None
+        request = Request(
+            method=head.method,
+            path=head.path,
+            query=head.query,
+            headers=head.headers,
+            body=bytes(self._body),
+            params=self._params,
+        )
+        self._body = b""
+        self._wait(_Waiting.FOR_HANDLER, math.inf)
+        exchange = Exchange(self, self._transport, head, request)
+        self._task = self._loop.create_task(self._run(exchange, self._handler))
+        self._task.add_done_callback(self._on_run)
+
+    # --- a response goes out ---
+
+    async def _run(self, exchange: Exchange, handler: Handler) -> None:
+        try:
+            response = await handler(exchange)
+            if response is not None:
+                exchange.respond(response)
+            exchange.finish()
+        except Exception as error:
+            self._on_failure(exchange, error)
+        if self.flow.is_paused and not self._is_gone:
+            # The next request waits until this response is read: a client that sends
+            # requests and reads no answers shall not fill our memory.
+            self._wait(_Waiting.FOR_READER, self._site.limits.body_progress_timeout_s)
+            await self.flow.drain()
+
+    def _on_failure(self, exchange: Exchange, error: Exception) -> None:
+        request = exchange.request
+        if isinstance(error, PaddlerError):
+            response = self._render_error(error)
+            if exchange.is_started:
+                _log.warning("%s %s was cut short: %s", request.method, request.path, error)
+        else:
+            _log.error("%s %s failed", request.method, request.path, exc_info=error)
+            response = self._site.render_error(500, "internal_error", "internal server error", ())
+        if exchange.is_started:
+            self._transport.abort()
+        else:
+            exchange.respond(response)
+
+    def _on_run(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if self._is_gone:
+            self._open.discard(self)
+        elif task.cancelled():
+            self._transport.abort()
+        elif (error := task.exception()) is not None:
+            _log.error("a response could not be made", exc_info=error)
+            self._transport.abort()
+        else:
+            self._after_response()
+
+    def _after_response(self) -> None:
+        if not self.keep_alive or self._open.is_stopping:
+            self._hang_up()
+            return
+        self._head = None
+        try:
+            self._take(self._http.next_request())
+        except RemoteProtocolError as error:
+            self._refuse(error)
+        if not self._has_pipelined_too_much():
+            self._resume_reading()
+        self._watch_progress()
+
+    def _hang_up(self) -> None:
+        if self._http.waiting_bytes:
+            self._linger()
+        else:
+            self._transport.close()
+            self._wait(_Waiting.FOR_READER, self._site.limits.body_progress_timeout_s)
+
+    # --- a request is refused ---
+
+    def _refuse(self, error: RemoteProtocolError) -> None:
+        _log.debug("refusing a request: %s", error)
+        self._respond_and_linger(self._render_error(error))
+
+    def _render_error(self, error: PaddlerError) -> Response:
+        fields = UPGRADE_REQUIRED_FIELDS if error.status == 426 else ()
+        return self._site.render_error(error.status, error.code, str(error), fields)
+
+    def _respond_and_linger(self, response: Response) -> None:
+        self.keep_alive = False
+        self._transport.write(self.encode_response(response))
+        self._linger()
+
+    def _linger(self) -> None:
+        """End our side only: closing with unread input would reset the connection, and the
+        client might lose the response (RFC 9112 §9.6)."""
+        self._wait(_Waiting.FOR_END, self._site.limits.linger_timeout_s)
+        self._transport.write_eof()
+        self._resume_reading()
+
+    # --- reading and time ---
+
+    def _has_pipelined_too_much(self) -> bool:
+        return (
+            self._http.state is State.COMPLETE
+            and self._http.waiting_bytes > self._site.limits.max_pipelined_bytes
+        )
+
+    def _resume_reading(self) -> None:
+        if not self._is_reading:
+            self._is_reading = True
+            self._transport.resume_reading()
+
+    def _watch_progress(self) -> None:
+        """Give the client the time that its next step may take."""
+        if self._task is not None or self._waiting is _Waiting.FOR_END:
+            return
+        limits = self._site.limits
+        match self._http.state:
+            case State.IDLE:
+                self._wait(_Waiting.FOR_REQUEST, limits.keep_alive_timeout_s)
+            case State.HEAD:
+                if self._waiting is not _Waiting.FOR_HEAD:  # the whole head in this time
+                    self._wait(_Waiting.FOR_HEAD, limits.head_timeout_s)
+            case _:
+                self._wait(_Waiting.FOR_BODY, limits.body_progress_timeout_s)
+
+    def _wait(self, waiting: _Waiting, timeout_s: float) -> None:
+        # One timer, moved only to an earlier time: setting it anew for each request would
+        # cost more than to find, now and then, that the deadline has moved on.
+        self._waiting = waiting
+        self._deadline = self._loop.time() + timeout_s
+        if self._deadline < self._timer_at:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._deadline
+        self._timer = self._loop.call_at(self._timer_at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
+        if self._loop.time() >= self._deadline:
+            self._on_timeout()
+        elif self._deadline < math.inf:
+            self._set_timer()
+
+    def _on_timeout(self) -> None:
+        limits = self._site.limits
+        match self._waiting:
+            case _Waiting.FOR_REQUEST:
+                self._transport.close()
+            case _Waiting.FOR_HEAD:
+                self._refuse(
+                    RemoteProtocolError(
+                        f"the head did not arrive within {limits.head_timeout_s:g} s", status=408
+                    )
+                )
+            case _Waiting.FOR_BODY:
+                timeout_s = limits.body_progress_timeout_s
+                self._refuse(
+                    RemoteProtocolError(f"nothing of the body came for {timeout_s:g} s", status=408)
+                )
+            case _Waiting.FOR_READER:
+                unsent_bytes = self._transport.get_write_buffer_size()
+                if unsent_bytes == self._unsent_bytes:
+                    self._transport.abort()
+                else:
+                    self._unsent_bytes = unsent_bytes
+                    self._wait(_Waiting.FOR_READER, limits.body_progress_timeout_s)
+            case _Waiting.FOR_END:
+                self._transport.abort()
+            case _Waiting.FOR_HANDLER:
+                pass
+
+    def _leave(self) -> None:
+        """The transport is no longer this protocol's."""
+        self._is_gone = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _always(response: Response) -> Handler:
+    async def answer(exchange: Exchange) -> Response:
+        return response
+
+    return answer

@@ -1,0 +1,174 @@
+"""Requests, responses, routes: what a service sees of HTTP."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+import msgspec
+
+from paddler.net.cors import Cors
+from paddler.proto.events import Fields, Headers
+
+if TYPE_CHECKING:
+    from paddler.net.connection import Exchange
+
+TEXT: Final = "text/plain; charset=utf-8"
+JSON: Final = "application/json"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A complete request. ``path`` and ``query`` are raw, ``params`` are percent-decoded."""
+
+    method: str
+    path: str
+    query: str
+    headers: Headers
+    body: bytes
+    params: dict[str, str]
+
+
+class Response(msgspec.Struct, frozen=True):
+    """A complete response; framing and connection fields are added when it is sent."""
+
+    status: int
+    body: bytes = b""
+    content_type: str | None = None
+    headers: Fields = ()
+
+
+Handler = Callable[["Exchange"], Awaitable[Response | None]]
+"""Answers one request: returns the response, or ``None`` after streaming or upgrading it.
+
+Runs as a task that is cancelled when the client goes away. A ``PaddlerError`` raised before
+the response began becomes a response with its status.
+"""
+
+
+def text(status: int, body: str) -> Response:
+    """A plain-text response."""
+    return Response(status, body.encode(), TEXT)
+
+
+def json(status: int, body: bytes) -> Response:
+    """A response of already encoded JSON."""
+    return Response(status, body, JSON)
+
+
+# --- routes --------------------------------------------------------------------------------------
+
+
+class Match(msgspec.Struct, frozen=True):
+    """Who answers a request. ``max_body_bytes`` is ``None`` where the site's default holds."""
+
+    handler: Handler
+    params: dict[str, str]
+    max_body_bytes: int | None
+
+
+class MethodNotAllowed(msgspec.Struct, frozen=True):
+    """The path is known, the method is not."""
+
+    allow: str
+    """Value of the ``Allow`` field."""
+
+
+class _Route(msgspec.Struct, frozen=True):
+    handler: Handler
+    max_body_bytes: int | None
+
+
+class Router:
+    """Finds the handler of a request.
+
+    A pattern is a path whose segments may be ``{name}``, which matches one segment that is
+    not empty. Literal paths win over patterns; patterns are tried in the order of ``add``.
+    """
+
+    def __init__(self) -> None:
+        self._literal: dict[str, dict[str, _Route]] = {}
+        self._patterns: dict[tuple[str, ...], dict[str, _Route]] = {}
+
+    def add(
+        self, method: str, pattern: str, handler: Handler, *, max_body_bytes: int | None = None
+    ) -> None:
+        """Let ``handler`` answer ``method`` on ``pattern``."""
+        if "{" in pattern:
+            methods = self._patterns.setdefault(tuple(pattern.split("/")), {})
+        else:
+            methods = self._literal.setdefault(pattern, {})
+        if method in methods:
+            raise ValueError(f"{method} {pattern} has a handler already")
+        methods[method] = _Route(handler, max_body_bytes)
+
+    def resolve(self, method: str, path: str) -> Match | MethodNotAllowed | None:
+        """Who answers; ``None`` for an unknown path."""
+        methods, params = self._find(path)
+        if methods is None:
+            return None
+        route = methods.get(method)
+        if route is None:
+            return MethodNotAllowed(", ".join(sorted(methods)))
+        return Match(route.handler, params, route.max_body_bytes)
+
+    def _find(self, path: str) -> tuple[dict[str, _Route] | None, dict[str, str]]:
+        literal = self._literal.get(path)
+        if literal is not None:
+            return literal, {}
+        segments = path.split("/")
+        for pattern, methods in self._patterns.items():
+            params = _match(pattern, segments)
+            if params is not None:
+                return methods, params
+        return None, {}
+
+
+def _match(pattern: tuple[str, ...], segments: list[str]) -> dict[str, str] | None:
+    if len(pattern) != len(segments):
+        return None
+    params = {}
+    for expected, segment in zip(pattern, segments, strict=True):
+        if expected.startswith("{") and segment:
+            params[expected[1:-1]] = unquote(segment)
+        elif expected != segment:
+            return None
+    return params
+
+
+# --- sites ---------------------------------------------------------------------------------------
+
+RenderError = Callable[[int, str, str, Fields], Response]
+"""``render_error(status, code, message, headers)``: an error in the shape of a site."""
+
+
+def render_plain_error(status: int, code: str, message: str, headers: Fields) -> Response:
+    """Errors as plain text; an unknown path has an empty body."""
+    if code == "not_found":
+        return Response(status, headers=headers)
+    return Response(status, message.encode(), TEXT, headers)
+
+
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client may take of time and memory."""
+
+    head_timeout_s: float = 10.0
+    """From a head's first byte to its last."""
+    body_progress_timeout_s: float = 30.0
+    """Between two pieces of a body; also between two pieces read of our response."""
+    keep_alive_timeout_s: float = 75.0  # nginx's default; most clients give up before
+    """Between two requests, and before the first."""
+    max_pipelined_bytes: int = 65_536
+    """What may wait behind the request under way before reading stops."""
+    linger_timeout_s: float = 2.0
+    max_linger_bytes: int = 1_048_576
+    """How long, and how much, input is thrown away so that a refused client reads why."""
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """What one listener serves."""
+
+    router: Router
+    render_error: RenderError = render_plain_error
+    cors: Cors | None = None
+    """``None``: preflights are ordinary requests."""
+    max_body_bytes: int = 67_108_864  # 64 MiB: images arrive within JSON
+    limits: HttpLimits = HttpLimits()

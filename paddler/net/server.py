@@ -1,0 +1,58 @@
+"""Listening, and stopping again."""
+
+import asyncio
+import logging
+from typing import Final
+
+from paddler.net.connection import HttpConnection
+from paddler.net.http import Site
+from paddler.net.open_connections import OpenConnections
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 2_048
+
+
+class Listener:
+    """An open port and the connections that came through it. Made by ``listen``."""
+
+    def __init__(self, server: asyncio.Server, connections: OpenConnections) -> None:
+        host, port = server.sockets[0].getsockname()[:2]
+        self.host: str = host
+        self.port: int = port
+        """The actual port, where 0 was asked for."""
+        self.connections = connections
+        self._server = server
+
+    def close(self) -> None:
+        """Accept no more connections; those that are open go on."""
+        self._server.close()
+
+    async def stop(self, grace_s: float) -> None:
+        """Close everything, and return when nothing is left.
+
+        Idle connections end at once, busy ones after the response under way, all within
+        ``grace_s``; then they are cut, WebSockets after a close frame.
+        """
+        self.close()
+        self.connections.stop()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self.connections.wait_empty()
+        except TimeoutError:
+            _log.info("cutting %d connections of port %d", len(self.connections), self.port)
+            self.connections.end()
+            await self.connections.wait_empty()
+
+
+async def listen(site: Site, host: str, port: int) -> Listener:
+    """Serve ``site`` on an address; port 0 takes any. ``OSError``: it cannot be listened on."""
+    connections = OpenConnections()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: HttpConnection(site, connections),
+        host,
+        port,
+        backlog=_BACKLOG,
+        reuse_address=True,
+    )
+    return Listener(server, connections)

@@ -1,0 +1,49 @@
+"""Stop signals of a process: the first asks it to drain, a second ends it at once."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any, Final, Self
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class StopSignals:
+    """Catches the stop signals within its ``async with`` block."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first = asyncio.Event()
+        self._second = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._on_signal)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+
+    async def wait(self) -> None:
+        """Return when the process is told to stop."""
+        await self._first.wait()
+
+    async def unless_again(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work``; a second signal cancels it."""
+        drain = asyncio.ensure_future(work)
+        again = asyncio.ensure_future(self._second.wait())
+        try:
+            await asyncio.wait((drain, again), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            again.cancel()
+            if not drain.done():
+                drain.cancel()
+        if drain.done() and not drain.cancelled():
+            drain.result()
+
+    def _on_signal(self) -> None:
+        self._count += 1
+        (self._first if self._count == 1 else self._second).set()

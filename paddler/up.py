@@ -1,0 +1,164 @@
+"""``paddler up``: a balancer and an agent in one process, for first contact.
+
+Both are the real ones, on real sockets; only the process is shared, so that nothing is
+left behind whatever happens to the terminal.
+"""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import uvloop
+from rich.console import Console
+from rich.text import Text
+
+from paddler import __version__
+from paddler.agent.app import Agent
+from paddler.balancer.app import Balancer
+from paddler.config import Address, AgentConfig, BalancerConfig
+from paddler.errors import StartError
+from paddler.messages.agents import AgentSnapshot
+from paddler.messages.state import DEFAULT_DESIRED_STATE, ModelSource
+from paddler.signals import StopSignals
+
+MAX_ANSWER_TOKENS: Final = 128
+ANSWER_TIMEOUT_S: Final = 120
+
+console = Console(highlight=False)
+
+
+def run(balancer: BalancerConfig, agent: AgentConfig, *, model: str, question: str) -> int:
+    """Serve ``model`` until Ctrl-C; the process's exit code."""
+    if not os.path.isfile(model):
+        raise StartError(f"--model: no such file: {model}")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(balancer, agent, model, question))
+    return 0
+
+
+async def serve(
+    balancer_config: BalancerConfig, agent_config: AgentConfig, model: str, question: str
+) -> None:
+    """Start both, load the model, ask, and serve until the process is told to stop."""
+    async with (
+        StopSignals() as signals,
+        Balancer(balancer_config).running() as balancer,
+        Agent(agent_config).running() as agent,
+    ):
+        first_contact = asyncio.create_task(greet(balancer, balancer_config, model, question))
+        stopped = asyncio.create_task(signals.wait())
+        await asyncio.wait((first_contact, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if first_contact.done():
+            try:
+                first_contact.result()
+                await stopped
+            finally:
+                stopped.cancel()
+        first_contact.cancel()
+        console.print("\nStopping…")
+        await signals.unless_again(agent.drain())
+        await signals.unless_again(balancer.drain())
+        with contextlib.suppress(asyncio.CancelledError):
+            await first_contact
+
+
+async def greet(balancer: Balancer, config: BalancerConfig, model: str, question: str) -> None:
+    """Load the model, ask the question, and say where everything is."""
+    name = os.path.basename(model)
+    started = time.monotonic()
+    balancer.state.put(
+        msgspec.structs.replace(DEFAULT_DESIRED_STATE, model=ModelSource(local_to_agent=model))
+    )
+    slots = await wait_ready(balancer, name)
+    console.print(
+        f"[bold]Paddler {__version__}[/] serves [bold]{name}[/] on {slots} slots, "
+        f"ready after {time.monotonic() - started:.1f} s\n"
+    )
+    await asyncio.to_thread(ask, config.inference, question)
+    say_where(config)
+
+
+async def wait_ready(balancer: Balancer, name: str) -> int:
+    """Slots of the agent once it serves; :class:`StartError` if it says that it cannot."""
+    changed = asyncio.Event()
+    balancer.pool.watch(changed.set)
+    with console.status("Starting…") as status:
+        while True:
+            changed.clear()
+            agents = balancer.pool.snapshot().agents
+            if agents and agents[0].issues:
+                raise StartError(f"the agent cannot serve {name}: {describe_issues(agents[0])}")
+            if agents and agents[0].slots_total > 0:
+                return agents[0].slots_total
+            status.update(f"Loading {name}…" if agents else "Waiting for the agent…")
+            await changed.wait()
+
+
+def describe_issues(agent: AgentSnapshot) -> str:
+    """The agent's issues as short JSON."""
+    return msgspec.json.encode(agent.issues).decode()
+
+
+def ask(address: Address, question: str) -> None:
+    """Ask over HTTP, as any client would, and print the answer as it comes."""
+    console.print(Text(f"> {question}", style="bold"))
+    started = time.monotonic()
+    tokens = 0
+    for line in stream_answer(address, question):
+        ((_, message),) = line.items()
+        if "error" in message:
+            raise StartError(f"the first question failed: {message['error']['description']}")
+        ((variant, value),) = message["response"]["GeneratedToken"].items()
+        if variant in ("ContentToken", "UndeterminableToken"):
+            tokens += 1
+            console.out(value, end="", highlight=False)
+    elapsed_s = time.monotonic() - started
+    console.print(f"\n[dim]{tokens} tokens in {elapsed_s:.1f} s[/]\n")
+
+
+def stream_answer(address: Address, question: str) -> Iterator[dict[str, Any]]:
+    """The lines of one answer."""
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=ANSWER_TIMEOUT_S)
+    body = {
+        "add_generation_prompt": True,
+        "conversation_history": [{"role": "user", "content": question}],
+        "enable_thinking": False,
+        "max_tokens": MAX_ANSWER_TOKENS,
+    }
+    with contextlib.closing(connection):
+        connection.request(
+            "POST",
+            "/api/v1/continue_from_conversation_history",
+            json.dumps(body),
+            {"content-type": "application/json"},
+        )
+        for line in connection.getresponse():
+            yield json.loads(line)
+
+
+def say_where(config: BalancerConfig) -> None:
+    """Print the addresses and a command to try."""
+    assert config.openai is not None
+    assert config.panel is not None
+    places = (
+        ("Inference", f"http://{config.inference.text}"),
+        ("OpenAI API", f"http://{config.openai.text}/v1"),
+        ("Web panel", f"http://{config.panel.text}"),
+        ("Management", f"http://{config.management.text}"),
+    )
+    for label, url in places:
+        console.print(f"  {label:<11} [cyan]{url}[/]", soft_wrap=True)
+    body = '{"model": "local", "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
+    command = (
+        f"curl -N http://{config.openai.text}/v1/chat/completions "
+        f"-H 'content-type: application/json' -d '{body}'"
+    )
+    console.print("\nTry it:")
+    console.out(f"  {command}", highlight=False)
+    console.print("\nCtrl-C stops it.")

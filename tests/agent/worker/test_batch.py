@@ -1,0 +1,140 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddler.agent.worker.batch import BatchSequence, Phase, fair_shares, plan_step
+
+
+def prefilling(slot: int, tokens: int, *, served_step: int = 0) -> BatchSequence:
+    sequence = BatchSequence(slot, [0] * tokens)
+    sequence.served_step = served_step
+    return sequence
+
+
+def decoding(slot: int, *, served_step: int = 0) -> BatchSequence:
+    sequence = BatchSequence(slot, [0] * 4)
+    sequence.advance(4, served_step)
+    sequence.append(1)
+    return sequence
+
+
+def planned(
+    sequences: list[BatchSequence], *, n_batch: int = 100, beside: int = 50
+) -> list[tuple[int, int]]:
+    chunks = plan_step(sequences, n_batch=n_batch, max_prefill_beside_decode=beside)
+    return [(chunk.sequence.slot, chunk.tokens) for chunk in chunks]
+
+
+@pytest.mark.parametrize(
+    ("wants", "budget", "shares"),
+    [
+        ([], 10, []),
+        ([3], 10, [3]),
+        ([30], 10, [10]),
+        ([30, 30], 10, [5, 5]),
+        ([2, 30, 30], 12, [2, 5, 5]),
+        ([30, 1, 4], 12, [7, 1, 4]),
+        ([30, 30, 30], 10, [3, 3, 4]),
+        ([5, 5], 2, [1, 1]),
+    ],
+)
+def test_fair_shares_give_what_short_ones_leave_to_long_ones(
+    wants: list[int], budget: int, shares: list[int]
+) -> None:
+    assert fair_shares(wants, budget) == shares
+
+
+@given(wants=st.lists(st.integers(1, 50), max_size=8), extra=st.integers(0, 100))
+def test_fair_shares_are_max_min_fair(wants: list[int], extra: int) -> None:
+    budget = len(wants) + extra
+    shares = fair_shares(wants, budget)
+    assert sum(shares) == min(budget, sum(wants))
+    assert all(1 <= share <= want for share, want in zip(shares, wants, strict=True))
+    cut = [share for share, want in zip(shares, wants, strict=True) if share < want]
+    assert not cut or max(shares) - min(cut) <= 1
+
+
+def test_sequence_prefills_until_its_prompt_is_decoded() -> None:
+    sequence = BatchSequence(0, [1, 2, 3, 4, 5], cached=2)
+    assert (sequence.phase, sequence.pending) == (Phase.PREFILL, 3)
+    sequence.advance(2, 1)
+    assert (sequence.phase, sequence.pending) == (Phase.PREFILL, 1)
+    sequence.advance(1, 2)
+    assert (sequence.phase, sequence.pending) == (Phase.DECODE, 0)
+    sequence.append(6)
+    assert (sequence.phase, sequence.pending) == (Phase.DECODE, 1)
+
+
+def test_chunk_is_last_when_nothing_is_pending_after_it() -> None:
+    sequence = prefilling(0, 10)
+    (first,) = plan_step([sequence], n_batch=6, max_prefill_beside_decode=6)
+    sequence.advance(first.tokens, 1)
+    (second,) = plan_step([sequence], n_batch=6, max_prefill_beside_decode=6)
+    assert (first.is_last, second.is_last) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "expected"),
+    [
+        pytest.param([], [], id="nothing runs"),
+        pytest.param([prefilling(0, 200)], [(0, 100)], id="a lone prompt takes the batch"),
+        pytest.param([decoding(0), decoding(1)], [(0, 1), (1, 1)], id="one token per answer"),
+        pytest.param([prefilling(0, 9), decoding(1)], [(1, 1), (0, 9)], id="decode goes first"),
+        pytest.param([prefilling(0, 200), decoding(1)], [(1, 1), (0, 50)], id="answers wait less"),
+        pytest.param(
+            [prefilling(0, 200), prefilling(1, 10)], [(0, 90), (1, 10)], id="short prompts finish"
+        ),
+        pytest.param(
+            [prefilling(0, 200), prefilling(1, 200)], [(0, 50), (1, 50)], id="equal shares"
+        ),
+    ],
+)
+def test_step_holds(sequences: list[BatchSequence], expected: list[tuple[int, int]]) -> None:
+    assert planned(sequences) == expected
+
+
+def test_step_keeps_a_place_for_a_prompt_when_answers_fill_the_batch() -> None:
+    sequences = [decoding(slot) for slot in range(4)] + [prefilling(4, 10)]
+    assert planned(sequences, n_batch=4) == [(0, 1), (1, 1), (2, 1), (4, 1)]
+
+
+def test_step_serves_first_who_was_served_longest_ago() -> None:
+    sequences = [
+        decoding(0, served_step=3),
+        decoding(1, served_step=2),
+        prefilling(2, 10, served_step=3),
+        prefilling(3, 10, served_step=1),
+    ]
+    assert planned(sequences, n_batch=2) == [(1, 1), (3, 1)]
+
+
+@given(
+    prompts=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    n_batch=st.integers(2, 40),
+    beside=st.integers(1, 40),
+    answer=st.integers(1, 5),
+)
+def test_every_sequence_is_served_within_bounds_until_it_ends(
+    prompts: list[int], n_batch: int, beside: int, answer: int
+) -> None:
+    running = {slot: prefilling(slot, tokens) for slot, tokens in enumerate(prompts)}
+    answered = dict.fromkeys(running, 0)
+    steps = 0
+    while running:
+        steps += 1
+        assert steps <= sum(prompts) + answer * len(prompts) + len(prompts)
+        chunks = plan_step(running.values(), n_batch=n_batch, max_prefill_beside_decode=beside)
+        assert 0 < sum(chunk.tokens for chunk in chunks) <= n_batch
+        phases = [chunk.sequence.phase for chunk in chunks]
+        assert phases == sorted(phases, key=[Phase.DECODE, Phase.PREFILL].index)
+        assert len({chunk.sequence.slot for chunk in chunks}) == len(chunks)
+        for chunk in chunks:
+            assert 0 < chunk.tokens <= chunk.sequence.pending
+            was_last = chunk.is_last
+            chunk.sequence.advance(chunk.tokens, steps)
+            if was_last:
+                slot = chunk.sequence.slot
+                answered[slot] += 1
+                chunk.sequence.append(7)
+                if answered[slot] == answer:
+                    del running[slot]

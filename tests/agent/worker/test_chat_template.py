@@ -1,0 +1,95 @@
+import json
+import re
+from typing import Any
+
+import pytest
+
+from paddler.agent.worker import chat_template
+from paddler.agent.worker.chat_template import (
+    ChatTemplate,
+    TemplateCompileError,
+    TemplateRenderError,
+)
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def compiled(source: str) -> ChatTemplate:
+    return ChatTemplate(source, bos_token="<s>", eos_token="</s>", nl_token="\n")
+
+
+def rendered(source: str, messages: list[dict[str, Any]] = HELLO, **arguments: Any) -> str:
+    arguments = {"add_generation_prompt": True, "enable_thinking": False} | arguments
+    return compiled(source).render(messages, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("source", "prompt"),
+    [
+        ("{{ messages[0]['role'] }}: {{ messages[0].content }}", "user: Hello"),
+        ("{{ bos_token }}|{{ eos_token }}|{{ nl_token }}|", "<s>|</s>|\n|"),
+        ("{{ add_generation_prompt }} {{ enable_thinking }} {{ tools }}", "True False []"),
+        ("a\n  {% if true %}\nb\n  {% endif %}\nc", "a\nb\nc"),
+        ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
+        ("{% generation %}said{% endgeneration %}!", "said!"),
+        ("{{ {'é': '<b>', 'a': [1]} | tojson }}", '{"é": "<b>", "a": [1]}'),
+        ("{{ {'b': 1, 'a': 'é'} | tojson(sort_keys=true, ensure_ascii=true) }}",
+         '{"a": "\\u00e9", "b": 1}'),
+        ("{{ [1, 2] | tojson(separators=(',', ':')) }}", "[1,2]"),
+        ("{{ {'a': 1} | tojson(indent=1) }}", '{\n "a": 1\n}'),
+        ("{{ 'Hello'.upper() }}{{ ' x '.strip() }}", "HELLOx"),
+        ("{{ undefined_name }}{{ undefined_name is defined }}", "False"),
+    ],
+)  # fmt: skip
+def test_template_finds_what_hugging_face_gives_it(source: str, prompt: str) -> None:
+    assert rendered(source) == prompt
+
+
+def test_strftime_now_tells_todays_date() -> None:
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", rendered("{{ strftime_now('%Y-%m-%d') }}"))
+
+
+def test_content_parts_stay_parts() -> None:
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
+    ]
+    source = "{% for part in messages[0].content %}[{{ part.type }}:{{ part.text }}]{% endfor %}"
+    assert rendered(source, messages) == "[text:a][text:b]"
+
+
+def test_tools_keep_their_key_order() -> None:
+    tools = [{"type": "function", "function": {"name": "f", "description": "d"}}]
+    assert json.loads(rendered("{{ tools | tojson }}", tools=tools)) == tools
+    assert rendered("{{ tools[0] | tojson }}", tools=tools).startswith('{"type": "function"')
+
+
+def test_syntax_error_names_its_line() -> None:
+    with pytest.raises(TemplateCompileError, match=r"line 2: .*unknown tag 'fi'"):
+        compiled("{% if true %}\n{% fi %}")
+
+
+def test_raise_exception_is_told_in_the_templates_own_words() -> None:
+    with pytest.raises(TemplateRenderError) as caught:
+        rendered("{{ raise_exception('roles must alternate') }}")
+    assert str(caught.value) == "Model's chat template raised an exception: 'roles must alternate'"
+
+
+def test_failing_expression_names_its_line() -> None:
+    with pytest.raises(TemplateRenderError, match="line 2: TypeError"):
+        rendered("a\n{{ 1 + 'x' }}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ ''.__class__.__mro__ }}{{ ''.__class__.__mro__[1].__subclasses__() }}",
+     "{{ messages.append(1) }}"],
+)  # fmt: skip
+def test_template_cannot_leave_its_sandbox(source: str) -> None:
+    with pytest.raises(TemplateRenderError, match="SecurityError"):
+        rendered(source)
+
+
+def test_endless_output_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "MAX_PROMPT_CHARS", 1000)
+    with pytest.raises(TemplateRenderError, match="more than 1000 characters"):
+        rendered("{% for i in range(99999) %}0123456789{% endfor %}")

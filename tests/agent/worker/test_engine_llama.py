@@ -1,0 +1,275 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from paddler.agent.worker.batch import BatchSequence, plan_step
+from paddler.agent.worker.engine import DecodeOutcome
+from paddler.agent.worker.engine_llama import (
+    EngineError,
+    LlamaEngine,
+    Model,
+    device_names,
+    start_backend,
+)
+from paddler.messages.link import Sampling
+from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS, InferenceParameters
+from tests.tiny_gguf import BOS, FIRST_BYTE, write_tiny_gguf
+
+GREEDY = Sampling(temperature=0.0, presence_penalty=0.0)
+
+
+def parameters(**changes: object) -> InferenceParameters:
+    small = {"context_size": 256, "penalty_repeat": 1.0}
+    return msgspec.structs.replace(DEFAULT_INFERENCE_PARAMETERS, **small | changes)
+
+
+def open_model(path: Path) -> Model:
+    return Model(str(path), n_gpu_layers=0, on_progress=lambda _: True)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    start_backend()
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    write_tiny_gguf(path, metadata={"general.long": "x" * 1000})
+    with open_model(path) as model:
+        yield model
+
+
+@pytest.fixture
+def engine(model: Model) -> Iterator[LlamaEngine]:
+    with LlamaEngine(model, parameters=parameters(), slots=3, threads=1) as engine:
+        engine.warm_up()
+        yield engine
+
+
+def decode_all(engine: LlamaEngine, *sequences: BatchSequence) -> list[DecodeOutcome]:
+    """Decode until nothing is pending or a batch fails."""
+    outcomes = []
+    while any(sequence.pending for sequence in sequences):
+        chunks = plan_step(
+            [sequence for sequence in sequences if sequence.pending],
+            n_batch=engine.n_batch,
+            max_prefill_beside_decode=engine.max_prefill_beside_decode,
+        )
+        outcomes.append(engine.decode(chunks))
+        if outcomes[-1] is not DecodeOutcome.DECODED:
+            break
+        for chunk in chunks:
+            chunk.sequence.advance(chunk.tokens, 1)
+    return outcomes
+
+
+def generate(
+    engine: LlamaEngine, slot: int, prompt: list[int], sampling: Sampling, tokens: int = 8
+) -> list[int]:
+    engine.open(slot, prompt, sampling)
+    sequence = BatchSequence(slot, list(prompt))
+    for _ in range(tokens):
+        assert set(decode_all(engine, sequence)) == {DecodeOutcome.DECODED}
+        sequence.append(*engine.sample([slot]))
+    engine.release(slot)
+    engine.keep(slot, 0)
+    return sequence.tokens[len(prompt) :]
+
+
+# --- model --------------------------------------------------------------------------------------
+
+
+def test_prompt_gets_bos_exactly_once(model: Model) -> None:
+    tokens = [BOS, FIRST_BYTE + ord("h"), FIRST_BYTE + ord("i")]
+    assert model.tokenize("hi") == tokens
+    assert model.tokenize("<s>hi") == tokens
+
+
+def test_special_tokens_in_a_prompt_are_recognised(model: Model) -> None:
+    assert model.tokenize("a</s>") == [BOS, FIRST_BYTE + ord("a"), 2]
+
+
+def test_model_that_wants_no_bos_gets_none(tmp_path: Path) -> None:
+    with open_model(write_tiny_gguf(tmp_path / "m.gguf", add_bos=False)) as plain:
+        assert plain.tokenize("a") == [FIRST_BYTE + ord("a")]
+        assert plain.tokenize("") == []
+        assert plain.tokenize("<s>a") == [BOS, FIRST_BYTE + ord("a")]
+
+
+def test_text_that_is_no_utf8_is_replaced(model: Model) -> None:
+    assert model.tokenize("\ud800")[1:] == [FIRST_BYTE + ord("?")]
+
+
+def test_zero_byte_does_not_end_a_prompt(model: Model) -> None:
+    assert model.tokenize("a\0b")[1:] == [FIRST_BYTE + byte for byte in b"a\0b"]
+
+
+def test_pieces_are_bytes_and_special_tokens_their_text(model: Model) -> None:
+    assert model.piece(FIRST_BYTE + 0xE2) == b"\xe2"
+    assert model.piece(2) == b"</s>"
+    assert model.is_end(2)
+    assert not model.is_end(FIRST_BYTE)
+
+
+def test_metadata_is_every_plain_key_sorted(model: Model) -> None:
+    metadata = model.metadata()
+    assert list(metadata) == sorted(metadata)
+    assert metadata["general.architecture"] == "llama"
+    assert metadata["llama.context_length"] == "512"
+    assert metadata["tokenizer.ggml.add_bos_token"] == "true"
+    assert metadata["general.long"] == "x" * 1000
+    assert "tokenizer.ggml.tokens" not in metadata
+
+
+def test_special_tokens_come_as_text(model: Model) -> None:
+    assert model.special_tokens == {"bos_token": "<s>", "eos_token": "</s>", "nl_token": "\n"}
+
+
+def test_broken_file_is_refused_with_llama_cpps_reason(tmp_path: Path) -> None:
+    start_backend()
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(EngineError, match=r"cannot be loaded: .+"):
+        open_model(path)
+
+
+def test_loading_ends_when_progress_says_so(tmp_path: Path) -> None:
+    start_backend()
+    path = write_tiny_gguf(tmp_path / "m.gguf")
+    with pytest.raises(EngineError):
+        Model(str(path), n_gpu_layers=0, on_progress=lambda _: False)
+
+
+def test_closing_twice_is_fine(model: Model, tmp_path: Path) -> None:
+    plain = open_model(write_tiny_gguf(tmp_path / "m.gguf"))
+    engine = LlamaEngine(plain, parameters=parameters(), slots=1, threads=1)
+    engine.open(0, [BOS], Sampling())
+    for _ in range(2):
+        engine.close()
+    for _ in range(2):
+        plain.close()
+
+
+def test_devices_name_the_cpu(model: Model) -> None:
+    assert any(name.startswith("CPU: ") for name in device_names())
+
+
+# --- context ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "context_size", "n_batch"),
+    [
+        ({"context_size": 0}, 512, 512),
+        ({"context_size": 300}, 512, 512),
+        ({"context_size": 1, "n_batch": 1}, 256, 3),
+        ({"n_batch": 2**32 - 1}, 256, 256),
+    ],
+    ids=str,
+)
+def test_context_has_the_size_asked_for_and_room_for_each_slot(
+    model: Model, asked: dict[str, int], context_size: int, n_batch: int
+) -> None:
+    with LlamaEngine(model, parameters=parameters(**asked), slots=2, threads=1) as engine:
+        assert (engine.context_size, engine.n_batch) == (context_size, n_batch)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "IQ4_NL", "Q5_0", "Q5_1"]
+)
+def test_every_kv_type_decodes(model: Model, dtype: str) -> None:
+    asked = parameters(k_cache_dtype=dtype, v_cache_dtype=dtype)
+    with LlamaEngine(model, parameters=asked, slots=1, threads=1) as engine:
+        engine.warm_up()
+        assert len(generate(engine, 0, [BOS], GREEDY)) == 8
+
+
+def test_too_many_slots_are_refused(model: Model) -> None:
+    with pytest.raises(EngineError, match="257 slots are more than the 256"):
+        LlamaEngine(model, parameters=parameters(), slots=257, threads=1)
+
+
+def test_most_slots_start(model: Model) -> None:
+    with LlamaEngine(model, parameters=parameters(), slots=256, threads=1) as engine:
+        engine.warm_up()
+
+
+# --- generation ---------------------------------------------------------------------------------
+
+
+def test_batching_does_not_change_what_a_slot_says(engine: LlamaEngine) -> None:
+    prompts = [engine.tokenize(text) for text in ("one", "another", "x" * 60)]
+    alone = [generate(engine, 0, prompt, GREEDY) for prompt in prompts]
+    sequences = [BatchSequence(slot, list(prompt)) for slot, prompt in enumerate(prompts)]
+    for slot, prompt in enumerate(prompts):
+        engine.open(slot, prompt, GREEDY)
+    for _ in range(8):
+        decode_all(engine, *sequences)
+        for sequence, token in zip(sequences, engine.sample([0, 1, 2]), strict=True):
+            sequence.append(token)
+    together = [s.tokens[len(p) :] for s, p in zip(sequences, prompts, strict=True)]
+    assert together == alone
+
+
+def test_chunked_prompt_says_the_same_as_a_whole_one(model: Model) -> None:
+    prompt = model.tokenize("a prompt that is cut in many chunks")
+    said = []
+    for n_batch in (2, 512):
+        asked = parameters(n_batch=n_batch, k_cache_dtype="F32", v_cache_dtype="F32")
+        with LlamaEngine(model, parameters=asked, slots=1, threads=1) as engine:
+            said.append(generate(engine, 0, prompt, GREEDY))
+    assert said[0] == said[1]
+
+
+def test_reused_prefix_says_the_same_as_a_fresh_prompt(engine: LlamaEngine) -> None:
+    prompt = engine.tokenize("a common beginning, then this")
+    fresh = generate(engine, 0, prompt, GREEDY)
+    other = BatchSequence(1, engine.tokenize("a common beginning, then something else"))
+    decode_all(engine, other)
+    shared = len(engine.tokenize("a common beginning, then "))
+    assert engine.keep(1, shared)
+    sequence = BatchSequence(1, list(prompt), cached=shared)
+    engine.open(1, prompt, GREEDY)
+    for _ in range(8):
+        decode_all(engine, sequence)
+        sequence.append(*engine.sample([1]))
+    assert sequence.tokens[len(prompt) :] == fresh
+
+
+def test_same_seed_says_the_same_and_others_do_not(engine: LlamaEngine) -> None:
+    prompt = engine.tokenize("seed")
+    said = [
+        generate(engine, 0, prompt, Sampling(seed=seed, temperature=2.0, top_k=0, top_p=1.0))
+        for seed in (1, 1, 2)
+    ]
+    assert said[0] == said[1] != said[2]
+
+
+def test_top_k_of_one_is_greedy_whatever_the_temperature(engine: LlamaEngine) -> None:
+    prompt = engine.tokenize("greedy")
+    hot = Sampling(top_k=1, temperature=5.0, presence_penalty=0.0)
+    assert generate(engine, 0, prompt, hot) == generate(engine, 0, prompt, GREEDY)
+
+
+def test_penalties_forbid_the_tokens_of_the_prompt(engine: LlamaEngine) -> None:
+    everything_even = [BOS, *range(FIRST_BYTE, FIRST_BYTE + 200, 2)]
+    heavy = Sampling(temperature=0.0, presence_penalty=1000.0)
+    said = generate(engine, 0, everything_even, heavy, tokens=20)
+    assert len(set(said)) == 20
+    assert not set(said) & set(everything_even)
+
+
+def test_full_cache_changes_nothing_and_room_can_be_made(engine: LlamaEngine) -> None:
+    idle = BatchSequence(0, [BOS] * 200)
+    assert decode_all(engine, idle) == [DecodeOutcome.DECODED]
+    wanting = BatchSequence(1, [BOS] * 100)
+    assert decode_all(engine, wanting) == [DecodeOutcome.NO_KV_ROOM]
+    engine.keep(0, 0)
+    assert decode_all(engine, wanting) == [DecodeOutcome.DECODED]
+
+
+def test_batch_at_wrong_positions_is_refused_and_the_engine_goes_on(engine: LlamaEngine) -> None:
+    decode_all(engine, BatchSequence(0, [BOS] * 4))
+    assert decode_all(engine, BatchSequence(0, [BOS] * 20, cached=9)) == [
+        DecodeOutcome.INVALID_BATCH
+    ]
+    assert decode_all(engine, BatchSequence(1, [BOS] * 4)) == [DecodeOutcome.DECODED]

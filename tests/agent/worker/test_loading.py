@@ -1,0 +1,161 @@
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from paddler.agent.worker.engine_llama import start_backend
+from paddler.agent.worker.loading import LoadRefused, loaded
+from paddler.messages.inference import (
+    ContinueFromConversationHistory,
+    ContinueFromRawPrompt,
+    ConversationMessage,
+    GeneratedTokenResult,
+)
+from paddler.messages.link import ConversationJob, RawPromptJob
+from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS
+from paddler.messages.worker import Load, Progress
+from tests.tiny_gguf import write_tiny_gguf
+
+HELLO = ConversationJob(
+    ContinueFromConversationHistory(
+        add_generation_prompt=True,
+        conversation_history=[ConversationMessage("user", "Hello")],
+        enable_thinking=False,
+        max_tokens=5,
+    )
+)
+
+
+@pytest.fixture(autouse=True)
+def backend() -> None:
+    start_backend()
+
+
+def load_of(path: Path, **changes: Any) -> Load:
+    small = {"context_size": 256, "n_batch": 64}
+    parameters = msgspec.structs.replace(
+        DEFAULT_INFERENCE_PARAMETERS, **small | changes.pop("parameters", {})
+    )
+    values = {"agent_label": "unnamed agent", "slots": 2, "threads": 1, "chat_template": None}
+    return Load(
+        **values | changes, model_path=str(path), projection_path=None, parameters=parameters
+    )
+
+
+def ignore(_: Progress) -> None:
+    pass
+
+
+def issues_of(load: Load) -> list[dict[str, Any]]:
+    with pytest.raises(LoadRefused) as refused, loaded(load, ignore):
+        pass
+    assert str(refused.value)
+    issues: list[dict[str, Any]] = msgspec.to_builtins(refused.value.issues)
+    return list(issues)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return write_tiny_gguf(tmp_path / "tiny.gguf")
+
+
+def test_ready_tells_what_is_loaded(tiny: Path) -> None:
+    with loaded(load_of(tiny), ignore) as (_, prompts, ready):
+        assert (ready.slots, ready.context_size, ready.notes) == (2, 256, [])
+        assert ready.metadata["general.name"] == "tiny"
+        assert ready.devices
+        assert prompts.make(HELLO) == "<user>Hello\n<assistant>"
+
+
+def test_progress_goes_from_loading_to_warm(tiny: Path) -> None:
+    told: list[Progress] = []
+    with loaded(load_of(tiny), told.append):
+        pass
+    assert [p.phase for p in told if p.fraction == 1.0] == ["loading", "warming"]
+    assert all(0.0 <= progress.fraction <= 1.0 for progress in told)
+
+
+def test_parent_that_leaves_while_loading_ends_it(tiny: Path) -> None:
+    def leave(_: Progress) -> None:
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError, match="gone"), loaded(load_of(tiny), leave):
+        pass
+
+
+def test_override_replaces_the_models_template(tiny: Path) -> None:
+    override = "{{ messages[0].content }}!"
+    with loaded(load_of(tiny, chat_template=override), ignore) as (_, prompts, _ready):
+        assert prompts.make(HELLO) == "Hello!"
+
+
+def test_gpu_layers_without_a_gpu_are_noted(tiny: Path) -> None:
+    with loaded(load_of(tiny, parameters={"n_gpu_layers": -1}), ignore) as (_, _prompts, ready):
+        assert len(ready.notes) == 1
+        assert ready.notes[0].startswith("n_gpu_layers is -1, but this build")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a model", b"GGUF\x03\x00\x00\x00"], ids=repr)
+def test_file_that_is_no_model_cannot_be_loaded(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "model.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    assert issues_of(load_of(path)) == [{"ModelCannotBeLoaded": {"model_path": str(path)}}]
+
+
+def test_cut_file_cannot_be_loaded(tiny: Path) -> None:
+    tiny.write_bytes(tiny.read_bytes()[:-5000])
+    assert issues_of(load_of(tiny)) == [{"ModelCannotBeLoaded": {"model_path": str(tiny)}}]
+
+
+def test_unknown_architecture_cannot_be_loaded(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "m.gguf", architecture="nosuch")
+    with pytest.raises(LoadRefused, match="nosuch"), loaded(load_of(path), ignore):
+        pass
+
+
+def test_model_without_a_template_is_reported(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "m.gguf", chat_template=None)
+    assert issues_of(load_of(path)) == [{"UnableToFindChatTemplate": {"model_path": str(path)}}]
+
+
+def test_template_that_does_not_compile_is_reported_with_its_line(tmp_path: Path) -> None:
+    template = "{% for m in messages %}\n{{ m.content }\n{% endfor %}"
+    path = write_tiny_gguf(tmp_path / "m.gguf", chat_template=template)
+    assert issues_of(load_of(path)) == [
+        {
+            "ChatTemplateDoesNotCompile": {
+                "error": "line 2: unexpected '}'",
+                "model_path": {"model_path": str(path)},
+                "template_content": template,
+            }
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"slots": 257}, "257 slots are more than the 256"),
+        ({"parameters": {"k_cache_dtype": "Q8_0", "v_cache_dtype": "Q8_0"}}, "does not divide"),
+    ],
+    ids=["too many slots", "KV type"],
+)
+def test_context_that_cannot_be_made_blames_each_slot(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    path = write_tiny_gguf(tmp_path / "m.gguf", heads=4)  # 16 per head: too few for a block
+    issues = [issue["SlotCannotStart"] for issue in issues_of(load_of(path, **changes))]
+    assert [issue["slot_index"] for issue in issues] == list(range(changes.get("slots", 2)))
+    assert all(reason in issue["error"] for issue in issues)
+
+
+def test_embeddings_mode_needs_no_template_and_generates_nothing(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "m.gguf", chat_template=None)
+    load = load_of(path, parameters={"enable_embeddings": True})
+    with loaded(load, ignore) as (_, prompts, _ready):
+        for job in (HELLO, RawPromptJob(ContinueFromRawPrompt(raw_prompt="x", max_tokens=1))):
+            refusal = prompts.make(job)
+            assert isinstance(refusal, GeneratedTokenResult)
+            assert "embeddings-only mode" in str(refusal.token_generation_disabled)

@@ -1,0 +1,83 @@
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+
+from paddler.agent.worker.logs import EngineLog
+
+DEBUG, INFO, WARN, ERROR, CONT = 1, 2, 3, 4, 5
+
+
+@pytest.fixture
+def engine_lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, logger="llama.cpp")
+    return caplog
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+    return [
+        (level, message) for name, level, message in caplog.record_tuples if name == "llama.cpp"
+    ]
+
+
+def test_engine_levels_are_mapped(engine_lines: pytest.LogCaptureFixture) -> None:
+    log = EngineLog()
+    for level in (DEBUG, INFO, WARN, ERROR):
+        log.on_text(level, b"x\n")
+    assert [level for level, _ in said(engine_lines)] == [10, 10, 30, 40]
+
+
+def test_continued_lines_are_joined(engine_lines: pytest.LogCaptureFixture) -> None:
+    log = EngineLog()
+    log.on_text(WARN, b"one")
+    log.on_text(CONT, b" two")
+    log.on_text(CONT, b" three\nfour\n")
+    assert said(engine_lines) == [(30, "one two three"), (30, "four")]
+
+
+def test_unfinished_line_ends_where_another_begins(engine_lines: pytest.LogCaptureFixture) -> None:
+    log = EngineLog()
+    log.on_text(INFO, b".....")
+    log.on_text(ERROR, b"broken\n")
+    assert said(engine_lines) == [(10, "....."), (40, "broken")]
+
+
+def test_first_error_is_the_reason_remembered() -> None:
+    log = EngineLog()
+    log.on_text(ERROR, b"first\n")
+    log.on_text(ERROR, b"second\n")
+    log.on_text(INFO, b"third\n")
+    assert log.first_error == "first"
+
+
+def test_full_kv_cache_is_no_warning(engine_lines: pytest.LogCaptureFixture) -> None:
+    EngineLog().on_text(WARN, b"decode: failed to find a memory slot for batch of size 9\n")
+    assert [level for level, _ in said(engine_lines)] == [10]
+
+
+@pytest.mark.parametrize(
+    ("environ", "levels"),
+    [
+        ({}, ["INFO", "ERROR"]),
+        ({"PADDLER_LOG": "debug"}, ["DEBUG", "INFO", "ERROR"]),
+        ({"PADDLER_LOG": "paddler=warn,llama=debug"}, ["ERROR"]),
+        ({"RUST_LOG": "trace"}, ["DEBUG", "INFO", "ERROR"]),
+        ({"PADDLER_LOG": "error", "RUST_LOG": "debug"}, ["ERROR"]),
+        ({"PADDLER_LOG": "nonsense"}, ["INFO", "ERROR"]),
+        ({"PADDLER_LOG": "off"}, []),
+    ],
+)
+def test_level_comes_from_the_environment(environ: dict[str, str], levels: list[str]) -> None:
+    script = (
+        "import logging; from paddler.agent.worker.logs import configure_logging\n"
+        f"configure_logging({environ!r})\n"
+        "log = logging.getLogger('m'); log.debug('x'); log.info('x'); log.error('x')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    lines = done.stderr.splitlines()
+    shape = re.compile(r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ([A-Z]+) m\] x")
+    assert [shape.fullmatch(line)[1] for line in lines] == levels  # type: ignore[index]

@@ -1,0 +1,322 @@
+"""The loop over a real pipe: in a thread with a scripted engine, and as the real process."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import pytest
+
+from paddler.agent.slot_table import SharedSlotTable, SlotState, create_slot_memory
+from paddler.agent.worker.channel import Channel, ParentLeft
+from paddler.agent.worker.engine import ScriptedEngine
+from paddler.agent.worker.main import serve
+from paddler.agent.worker.prompts import PromptMaker
+from paddler.agent.worker.streams import Streams
+from paddler.messages.inference import (
+    ContinueFromConversationHistory,
+    ContinueFromRawPrompt,
+    ConversationMessage,
+)
+from paddler.messages.link import ConversationJob, RawPromptJob, Sampling, StartStream, StopStream
+from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS
+from paddler.messages.worker import Load, LoadFailed, Progress, Ready, Reset, ResetDone, Stop
+from tests.agent.worker.frames import Data, WorkerEnd
+from tests.tiny_gguf import write_tiny_gguf
+
+GREEDY = Sampling(temperature=0.0, presence_penalty=0.0)
+
+
+def start(
+    stream_id: int, prompt: str, max_tokens: int = 100, sampling: Sampling | None = None
+) -> StartStream:
+    request = ContinueFromRawPrompt(raw_prompt=prompt, max_tokens=max_tokens)
+    job = RawPromptJob(request)
+    return StartStream(stream_id=stream_id, job=job, sampling=sampling or Sampling())
+
+
+def ask(stream_id: int, question: str, max_tokens: int, sampling: Sampling) -> StartStream:
+    request = ContinueFromConversationHistory(
+        add_generation_prompt=True,
+        conversation_history=[ConversationMessage("user", question)],
+        enable_thinking=False,
+        max_tokens=max_tokens,
+    )
+    return StartStream(stream_id=stream_id, job=ConversationJob(request), sampling=sampling)
+
+
+# --- in a thread, with a scripted engine --------------------------------------------------------
+
+
+@contextmanager
+def serving(engine: ScriptedEngine, slots: int) -> Iterator[WorkerEnd]:
+    ours, theirs = socket.socketpair()
+    fd = create_slot_memory(slots)
+    table = SharedSlotTable(fd, slots)
+    os.close(fd)
+    prompts = PromptMaker("unnamed agent", None, is_embeddings_only=False)
+    streams = Streams(engine, prompts, table, agent_label="unnamed agent")
+
+    def run() -> None:
+        with suppress(ParentLeft):
+            serve(Channel(ours), streams)
+
+    worker = threading.Thread(target=run)
+    worker.start()
+    with ours:
+        with theirs:
+            yield WorkerEnd(theirs)
+        worker.join(30)
+        assert not worker.is_alive()
+    table.close()
+
+
+def test_one_packet_per_step_carries_all_streams() -> None:
+    engine = ScriptedEngine(slots=2, answers={"a": b"12", "b": b"34"})
+    with serving(engine, 2) as parent:
+        parent.send(start(1, "a"), start(2, "b"))
+        packets = [parent.receive_data() for _ in range(3)]
+    assert [[frame.stream_id for frame in packet.frames] for packet in packets] == [[1, 2]] * 3
+    assert [packet.finished for packet in packets] == [(), (), (1, 2)]
+
+
+def test_refusal_comes_while_nothing_runs() -> None:
+    with serving(ScriptedEngine(), 4) as parent:
+        parent.send(start(1, ""))
+        assert "is empty" in parent.answers(1)[1].error["SamplerError"]
+
+
+def test_streams_come_and_go_on_one_pipe() -> None:
+    with serving(ScriptedEngine(slots=2), 2) as parent:
+        for round_number in range(20):
+            first, second = 2 * round_number, 2 * round_number + 1
+            parent.send(start(first, "hello"), start(second, "world"))
+            answers = parent.answers(first, second)
+            assert (answers[first].text, answers[second].text) == ("hello", "world")
+
+
+def test_stop_stream_ends_it_while_others_go_on() -> None:
+    engine = ScriptedEngine(slots=2, context_size=10**6, answers={"a": b"x" * 10**5, "b": b"ok"})
+    with serving(engine, 2) as parent:
+        parent.send(start(1, "a"))
+        parent.receive_data()
+        parent.send(StopStream(1), StopStream(77), start(2, "b"))
+        answers = parent.answers(1, 2)
+    assert answers[1].reason == "cancelled"
+    assert answers[2].text == "ok"
+
+
+def test_nothing_of_old_streams_follows_a_reset() -> None:
+    engine = ScriptedEngine(slots=2, context_size=10**6, answers={"a": b"x" * 10**5, "b": b"ok"})
+    with serving(engine, 2) as parent:
+        parent.send(start(1, "a"), start(2, "a"))
+        parent.receive_data()
+        parent.send(Reset(5), start(3, "b"))
+        while isinstance(received := parent.receive(), Data):
+            assert {frame.stream_id for frame in received.frames} == {1, 2}
+        assert received == ResetDone(5)
+        assert parent.answers(3)[3].text == "ok"
+
+
+# --- the process --------------------------------------------------------------------------------
+
+
+def load_command(path: Path, *, slots: int, **parameters: Any) -> Load:
+    return Load(
+        agent_label='agent "a"',
+        slots=slots,
+        threads=2,
+        model_path=str(path),
+        projection_path=None,
+        chat_template=None,
+        parameters=msgspec.structs.replace(
+            DEFAULT_INFERENCE_PARAMETERS, **{"context_size": 2048} | parameters
+        ),
+    )
+
+
+class Process:
+    def __init__(self, slots: int, **environ: str) -> None:
+        ours, theirs = socket.socketpair()
+        fd = create_slot_memory(slots)
+        self.table = SharedSlotTable(fd, slots)
+        command = [sys.executable, "-m", "paddler.agent.worker.main"]
+        command += ["--socket-fd", str(theirs.fileno())]
+        command += ["--slots-fd", str(fd), "--slots", str(slots)]
+        self.popen = subprocess.Popen(
+            command,
+            pass_fds=[theirs.fileno(), fd],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environ,
+        )
+        theirs.close()
+        os.close(fd)
+        self.parent = WorkerEnd(ours)
+
+    def load(self, path: Path, **parameters: Any) -> Ready | LoadFailed:
+        self.parent.send(load_command(path, slots=self.table.slots, **parameters))
+        while isinstance(received := self.parent.receive(), Progress):
+            pass
+        assert isinstance(received, Ready | LoadFailed)
+        return received
+
+    def wait(self) -> tuple[int, str]:
+        """Exit code and log, once the process has ended."""
+        _, log = self.popen.communicate(timeout=30)
+        return self.popen.returncode, log
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.parent.sock.close()
+        with suppress(ValueError):  # communicate() was called: its pipes are closed
+            self.wait()
+        self.table.close()
+
+
+@pytest.fixture
+def process() -> Iterator[Process]:
+    with Process(2, PADDLER_LOG="debug") as process:
+        yield process
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return write_tiny_gguf(tmp_path / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
+def smollm2(smollm2_path: Path) -> Iterator[Process]:
+    with Process(4) as process:
+        ready = process.load(smollm2_path, penalty_repeat=1.0)
+        assert isinstance(ready, Ready)
+        assert ready.metadata["general.architecture"] == "llama"
+        yield process
+
+
+def test_closed_pipe_ends_the_process(process: Process) -> None:
+    process.parent.sock.close()
+    assert process.wait()[0] == 0
+
+
+def test_stop_ends_the_process_while_streams_run(process: Process, tiny: Path) -> None:
+    process.load(tiny)
+    process.parent.send(start(1, "x", 10**6))
+    process.parent.receive_data()
+    process.parent.send(Stop())
+    assert process.wait()[0] == 0
+
+
+def test_load_failure_is_told_and_ends_the_process(process: Process, tmp_path: Path) -> None:
+    failed = process.load(tmp_path / "missing.gguf")
+    assert isinstance(failed, LoadFailed)
+    assert "missing.gguf" in failed.reason
+    assert process.wait()[0] == 0
+
+
+def test_sigint_is_ignored_and_sigterm_ends(process: Process, tiny: Path) -> None:
+    process.load(tiny)
+    process.popen.send_signal(signal.SIGINT)
+    process.parent.send(start(1, "x", 3))
+    assert process.parent.answers(1)[1].usage.completion_tokens <= 3
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.wait()[0] == -signal.SIGTERM
+
+
+def test_command_before_load_breaks_the_protocol(process: Process) -> None:
+    process.parent.send(Reset(1))
+    code, log = process.wait()
+    assert code == 1
+    assert "it must be a Load" in log
+
+
+def test_log_lines_have_time_level_and_module(process: Process, tiny: Path) -> None:
+    process.load(tiny)
+    process.parent.send(Stop())
+    lines = process.wait()[1].splitlines()
+    shape = re.compile(r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (DEBUG|INFO|WARNING) [\w.]+\] .+")
+    assert [line for line in lines if not shape.fullmatch(line)] == []
+    assert any("DEBUG llama.cpp]" in line for line in lines)
+
+
+def test_parents_death_ends_the_process_though_its_pipe_is_open(tiny: Path) -> None:
+    """The parent here is a process between; we hold the pipe, so only its death can tell."""
+    ours, theirs = socket.socketpair()
+    fd = create_slot_memory(1)
+    fds = [theirs.fileno(), fd]
+    script = f"""import subprocess, sys
+subprocess.Popen([sys.executable, "-m", "paddler.agent.worker.main", "--slots", "1",
+                  "--socket-fd", "{fds[0]}", "--slots-fd", "{fds[1]}"], pass_fds={fds})
+sys.stdin.read(1)"""
+    between = subprocess.Popen([sys.executable, "-c", script], pass_fds=fds, stdin=subprocess.PIPE)
+    theirs.close()
+    os.close(fd)
+    with ours, between:
+        parent = WorkerEnd(ours)
+        parent.send(load_command(tiny, slots=1))
+        while not isinstance(parent.receive(), Ready):
+            pass
+        between.kill()
+        with pytest.raises(EOFError):
+            parent.receive()
+
+
+# --- the process, with the real model -----------------------------------------------------------
+
+
+def test_real_model_answers_a_question(smollm2: Process) -> None:
+    smollm2.parent.send(ask(1, "What is the capital of France?", 30, GREEDY))
+    answer = smollm2.parent.answers(1)[1]
+    assert "Paris" in answer.text
+    assert answer.reason == "stop"
+    assert answer.usage.completion_tokens == len(answer.texts) + 1
+    assert {row.state for row in smollm2.table.rows()} == {SlotState.IDLE}
+
+
+def test_real_model_yields_exactly_max_tokens(smollm2: Process) -> None:
+    smollm2.parent.send(ask(2, "Tell me a very long story.", 5, GREEDY))
+    answer = smollm2.parent.answers(2)[2]
+    assert (len(answer.texts), answer.reason) == (5, "length")
+
+
+def test_real_model_reuses_the_prefix_of_a_repeated_question(smollm2: Process) -> None:
+    answers = []
+    for stream_id in (3, 4):
+        smollm2.parent.send(ask(stream_id, "Name three colours of the rainbow.", 8, GREEDY))
+        answers.append(smollm2.parent.answers(stream_id)[stream_id])
+    assert answers[0].text == answers[1].text
+    assert answers[1].usage.cached_prompt_tokens == answers[1].usage.prompt_tokens - 1
+
+
+def test_real_model_serves_streams_at_once_and_refuses_one_too_many(smollm2: Process) -> None:
+    smollm2.parent.send(
+        *(ask(stream_id, "Count to ten.", 8, Sampling()) for stream_id in range(10, 15))
+    )
+    answers = smollm2.parent.answers(*range(10, 15))
+    assert answers.pop(14).error == {
+        "SamplerError": 'agent "a": no available sequence slots, all slots are busy'
+    }
+    assert all(answer.usage.completion_tokens <= 8 for answer in answers.values())
+
+
+def test_real_model_with_a_full_context_evicts_the_longest(smollm2_path: Path) -> None:
+    long = "one two three four " * 55
+    with Process(2) as process:
+        process.load(smollm2_path, context_size=256, penalty_repeat=1.0)
+        process.parent.send(
+            start(1, long, 1000, GREEDY),
+            ask(2, "Say hello.", 5, GREEDY),
+        )
+        answers = process.parent.answers(1, 2)
+    assert answers[1].error == {"SamplerError": "Request evicted due to KV cache pressure"}
+    assert answers[2].usage.completion_tokens <= 5

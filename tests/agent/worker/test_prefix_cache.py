@@ -1,0 +1,65 @@
+import pytest
+
+from paddler.agent.worker.prefix_cache import PrefixCache, Taken, common_prefix
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "limit", "length"),
+    [
+        ([], [1], 9, 0),
+        ([1, 2], [1, 2, 3], 9, 2),
+        ([1, 2, 3], [1, 9, 3], 9, 1),
+        ([1, 2, 3], [1, 2, 3], 2, 2),
+        ([1], [1], 0, 0),
+    ],
+)
+def test_common_prefix_ends_where_tokens_differ(
+    left: list[int], right: list[int], limit: int, length: int
+) -> None:
+    assert common_prefix(left, right, limit=limit) == length
+
+
+def cache_holding(*held: list[int]) -> PrefixCache:
+    cache = PrefixCache(len(held))
+    for _ in held:
+        cache.take([0])
+    for slot, tokens in enumerate(held):
+        cache.give_back(slot, tokens)
+    return cache
+
+
+def test_prompt_takes_the_slot_with_the_longest_common_prefix() -> None:
+    assert cache_holding([1, 2], [1, 2, 3, 9], [7]).take([1, 2, 3, 4]) == Taken(1, 3)
+
+
+def test_last_prompt_token_is_always_decoded_again() -> None:
+    assert cache_holding([1, 2, 3]).take([1, 2, 3]) == Taken(0, 2)
+
+
+def test_prompt_without_a_prefix_prefers_a_slot_that_holds_nothing() -> None:
+    assert cache_holding([1, 2], [], [3]).take([9]) == Taken(1, 0)
+
+
+def test_prompt_without_a_prefix_takes_the_slot_unused_for_longest() -> None:
+    cache = cache_holding([1, 2], [3], [4])
+    cache.give_back(cache.take([1, 2, 5]).slot, [1, 2, 5])
+    assert cache.take([9]) == Taken(1, 0)
+
+
+def test_all_slots_taken_leaves_none_free() -> None:
+    cache = PrefixCache(1)
+    assert cache.has_free_slot
+    cache.take([1])
+    assert not cache.has_free_slot
+
+
+def test_forgetting_starts_with_the_slot_unused_for_longest() -> None:
+    cache = cache_holding([], [1], [2])
+    assert [cache.forget_oldest() for _ in range(3)] == [1, 2, None]
+    assert cache.take([2, 3]).shared == 0
+
+
+def test_slots_in_use_are_never_forgotten() -> None:
+    cache = cache_holding([1, 2])
+    cache.take([1, 2, 3])
+    assert cache.forget_oldest() is None

