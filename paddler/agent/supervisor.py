@@ -65,8 +65,10 @@ class Worker:
     def kill(self) -> None:
         """End the process at once."""
         if self.process is not None and self.process.returncode is None:
+            # Not Process.kill: on asyncio's own loop that may reap the process, and its exit
+            # code is lost to who waits for it.
             with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
+                os.kill(self.process.pid, signal.SIGKILL)
 
 
 class Supervisor:

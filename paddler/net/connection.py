@@ -123,13 +123,18 @@ class Exchange:
             fields += (("transfer-encoding", "chunked"),)
         else:
             self._connection.keep_alive = False  # only the connection's end ends the body
-        self._transport.write(self._connection.encode_head(status, fields))
+        self._connection.send(self._connection.encode_head(status, fields))
         self._is_started = True
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the body. Nothing is sent to a client that is gone."""
-        if data and not self._transport.is_closing():
-            self._transport.write(encode_chunk(data) if self.framing == FRAMING_CHUNKED else data)
+        """Send a piece of the body.
+
+        Never blocks: a client that leaves more than ``max_unsent_bytes`` unread is cut, which
+        a handler that waits in ``flow.drain()`` does not let happen.
+        """
+        self._connection.check_unsent()
+        if data:
+            self._connection.send(encode_chunk(data) if self.framing == FRAMING_CHUNKED else data)
 
     @property
     def write_raw(self) -> Callable[[bytes], None]:
@@ -140,7 +145,7 @@ class Exchange:
         """Send a complete response. What a handler returns is sent by this."""
         if self._is_started:
             raise RuntimeError("the response has begun already")
-        self._transport.write(self._connection.encode_response(response))
+        self._connection.send(self._connection.encode_response(response))
         self._is_started = self._is_finished = True
 
     def finish(self) -> None:
@@ -149,8 +154,8 @@ class Exchange:
             raise RuntimeError("the handler gave no response")
         if not self._is_finished:
             self._is_finished = True
-            if self.framing == FRAMING_CHUNKED and not self._transport.is_closing():
-                self._transport.write(LAST_CHUNK)
+            if self.framing == FRAMING_CHUNKED:
+                self._connection.send(LAST_CHUNK)
 
     def abort(self) -> None:
         """Cut the connection: the client sees that the response is broken."""
@@ -223,7 +228,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def stop(self) -> None:
         """Close if no request is under way, otherwise after its response."""
         if self._waiting is _Waiting.FOR_REQUEST:
-            self._transport.close()
+            self._hang_up()
 
     def end(self) -> None:
         """Cut the connection."""
@@ -235,6 +240,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         """A client connected."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
         self._open.add(self)
+        if self._open.is_stopping:  # accepted before, made known only now
+            self._transport.abort()
         self._watch_progress()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -262,7 +269,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._task is not None:
             self._transport.abort()
         elif self._waiting is not _Waiting.FOR_END:
-            self._wait(_Waiting.FOR_READER, self._site.limits.body_progress_timeout_s)
+            self._wait_for_reader()
 
     def pause_writing(self) -> None:
         """The client does not keep up."""
@@ -282,6 +289,23 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._open.discard(self)
 
     # --- for the exchange ---
+
+    def send(self, data: bytes) -> None:
+        """Write ``data``; nothing once the client is gone."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def check_unsent(self) -> None:
+        """Cut a client that leaves too much unread."""
+        if not self.flow.is_paused or self._transport.is_closing():
+            return
+        unsent_bytes = self._transport.get_write_buffer_size()
+        limit = self._site.limits.max_unsent_bytes
+        if unsent_bytes > limit:
+            _log.warning(
+                "cutting a client: it left %d bytes unread (limit %d)", unsent_bytes, limit
+            )
+            self._transport.abort()
 
     def encode_head(self, status: int, fields: Fields) -> bytes:
         """A response's head with the fields that are the connection's affair."""
@@ -321,7 +345,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             on_lost=self._open.discard,
         )
         self._open.add(websocket)
-        self._transport.write(response)
+        self.send(response)
         self._resume_reading()
         websocket.open(self._transport, leftover)
         return websocket
@@ -351,7 +375,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             limit = route.max_body_bytes
             self._http.set_body_limit(self._site.max_body_bytes if limit is None else limit)
             if head.expects_continue and self._http.state is not State.COMPLETE:
-                self._transport.write(CONTINUE)
+                self.send(CONTINUE)
         elif self._http.state is State.COMPLETE:
             self._handler, self._params = _always(route), {}
         else:
@@ -412,7 +436,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self.flow.is_paused and not self._is_gone:
             # The next request waits until this response is read: a client that sends
             # requests and reads no answers shall not fill our memory.
-            self._wait(_Waiting.FOR_READER, self._site.limits.body_progress_timeout_s)
+            self._wait_for_reader()
             await self.flow.drain()
 
     def _on_failure(self, exchange: Exchange, error: Exception) -> None:
@@ -442,6 +466,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._after_response()
 
     def _after_response(self) -> None:
+        if self._transport.is_closing():
+            return
         if not self.keep_alive or self._open.is_stopping:
             self._hang_up()
             return
@@ -459,7 +485,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._linger()
         else:
             self._transport.close()
-            self._wait(_Waiting.FOR_READER, self._site.limits.body_progress_timeout_s)
+            self._wait_for_reader()
 
     # --- a request is refused ---
 
@@ -473,15 +499,16 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _respond_and_linger(self, response: Response) -> None:
         self.keep_alive = False
-        self._transport.write(self.encode_response(response))
+        self.send(self.encode_response(response))
         self._linger()
 
     def _linger(self) -> None:
         """End our side only: closing with unread input would reset the connection, and the
         client might lose the response (RFC 9112 §9.6)."""
         self._wait(_Waiting.FOR_END, self._site.limits.linger_timeout_s)
-        self._transport.write_eof()
-        self._resume_reading()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+            self._resume_reading()
 
     # --- reading and time ---
 
@@ -510,6 +537,10 @@ class HttpConnection(asyncio.BufferedProtocol):
             case _:
                 self._wait(_Waiting.FOR_BODY, limits.body_progress_timeout_s)
 
+    def _wait_for_reader(self) -> None:
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._wait(_Waiting.FOR_READER, self._site.limits.body_progress_timeout_s)
+
     def _wait(self, waiting: _Waiting, timeout_s: float) -> None:
         # One timer, moved only to an earlier time: setting it anew for each request would
         # cost more than to find, now and then, that the deadline has moved on.
@@ -536,7 +567,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         limits = self._site.limits
         match self._waiting:
             case _Waiting.FOR_REQUEST:
-                self._transport.close()
+                self._hang_up()
             case _Waiting.FOR_HEAD:
                 self._refuse(
                     RemoteProtocolError(
@@ -553,11 +584,10 @@ class HttpConnection(asyncio.BufferedProtocol):
                 if unsent_bytes == self._unsent_bytes:
                     self._transport.abort()
                 else:
-                    self._unsent_bytes = unsent_bytes
-                    self._wait(_Waiting.FOR_READER, limits.body_progress_timeout_s)
+                    self._wait_for_reader()
             case _Waiting.FOR_END:
                 self._transport.abort()
-            case _Waiting.FOR_HANDLER:
+            case _Waiting.FOR_HANDLER:  # pragma: no cover: its deadline never comes
                 pass
 
     def _leave(self) -> None:

@@ -156,6 +156,8 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Between two pieces of a body; also between two pieces read of our response."""
     keep_alive_timeout_s: float = 75.0  # nginx's default; most clients give up before
     """Between two requests, and before the first."""
+    max_unsent_bytes: int = 1_048_576
+    """What a client may leave unread of a stream before it is cut."""
     max_pipelined_bytes: int = 65_536
     """What may wait behind the request under way before reading stops."""
     linger_timeout_s: float = 2.0

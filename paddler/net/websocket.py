@@ -152,7 +152,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         """Start the close handshake; the peer has ``close_timeout_s`` to answer."""
         if self._stage is _Stage.OPEN:
             self._stage = _Stage.CLOSING
-            self._transport.write(self._ws.close(code, reason))
+            self._send(self._ws.close(code, reason))
             self._cut_later()
 
     def abort(self, reason: str = "aborted") -> None:
@@ -245,7 +245,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
             case Pong():
                 pass  # like anything heard, it has kept the connection alive
             case Closed(code, reason):
-                self._transport.write(self._ws.close())
+                self._send(self._ws.close())
                 self._end(code, reason)
                 self._hang_up()
 
@@ -267,7 +267,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
             self.abort(reason)
 
     def _fail(self, code: int, reason: str) -> None:
-        self._transport.write(self._ws.close(code, reason))
+        self._send(self._ws.close(code, reason))
         self._end(code, reason)
         self._hang_up()
 
@@ -279,8 +279,9 @@ class WebSocketConnection(asyncio.BufferedProtocol):
     def _hang_up(self) -> None:
         # Closing with unread input would reset the connection and could take our close
         # frame along; so only our side ends now, and the timer cuts what is left.
-        self._transport.write_eof()
-        self._cut_later()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+            self._cut_later()
 
     def _cut_later(self) -> None:
         if self._timer is not None:

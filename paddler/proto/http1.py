@@ -23,6 +23,7 @@ another (RFC 9112 §11.2). The one leniency is the empty line before a request (
 
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from http import HTTPStatus
@@ -118,7 +119,7 @@ _MOVES: Final[Mapping[State, frozenset[State]]] = {
 }
 
 
-class _Connection:
+class _Connection(ABC):
     """What both sides share: the pump, the states and the body framings."""
 
     __slots__ = (
@@ -223,8 +224,9 @@ class _Connection:
             self._on_head(view[at:end], events)
         return end
 
+    @abstractmethod
     def _on_head(self, head: memoryview, events: list[HttpEvent]) -> None:
-        raise NotImplementedError
+        """Check a complete head, hand it out and enter what follows it."""
 
     def _find_head_end(self, view: memoryview, at: int) -> int | None:
         # Two windows, so that a start line without end is refused before the rest of the

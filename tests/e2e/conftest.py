@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.fleet import Fleet
+from tests.e2e.fleet import PATIENT, Fleet
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def shared_fleet(tmp_path_factory: pytest.TempPathFactory, smollm2_path: Path) -> Iterator[Fleet]:
     """A balancer and one agent of 4 slots that serves SmolLM2."""
-    with Fleet(tmp_path_factory.mktemp("fleet")) as fleet:
+    with Fleet(tmp_path_factory.mktemp("fleet"), *PATIENT) as fleet:
         fleet.start_agent("agent-1", 4)
         fleet.put_model(smollm2_path, context_size=4096)
         fleet.wait_slots(4)

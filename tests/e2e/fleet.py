@@ -20,6 +20,9 @@ from paddler.messages.state import DEFAULT_DESIRED_STATE
 
 START_TIMEOUT_S = 60.0
 
+# The machine may be busy with other things: slow is no failure here.
+PATIENT = ("--buffered-request-timeout", "90s", "--inference-item-timeout", "90s")
+
 
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback interface that nobody listens on right now."""
@@ -30,9 +33,7 @@ def free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
-def wait_until(
-    condition: Callable[[], Any], what: str, timeout_s: float = START_TIMEOUT_S
-) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = START_TIMEOUT_S) -> Any:
     """The first truthy result of ``condition``; an error naming ``what`` at the deadline."""
     deadline = time.monotonic() + timeout_s
     while not (result := condition()):

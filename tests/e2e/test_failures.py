@@ -1,4 +1,4 @@
-"""What happens when a part is gone: nothing is lost without a word, and all comes back by itself."""
+"""What happens when a part is gone: nothing is lost without a word, and all comes back."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.fleet import (
+    PATIENT,
     Answer,
     Fleet,
     Process,
@@ -26,7 +27,7 @@ LONG = 2000
 @pytest.fixture
 def pair(tmp_path: Path, smollm2_path: Path) -> Fleet:
     """A fleet of two agents with 4 slots each; to be used as a context."""
-    return Fleet(tmp_path)
+    return Fleet(tmp_path, *PATIENT)
 
 
 def worker_of(agent: Process) -> int:

@@ -1,5 +1,6 @@
 """HTTP/1.1 framing of both sides: what is read, what is refused, however bytes arrive."""
 
+import itertools
 from collections.abc import Iterable
 
 import h11
@@ -41,7 +42,7 @@ def read_all(wire: bytes, cuts: Iterable[int] = ()) -> Outcome:
     events: list[HttpEvent] = []
     offsets = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
     try:
-        for start, end in zip(offsets, offsets[1:], strict=False):
+        for start, end in itertools.pairwise(offsets):
             events += connection.feed(wire[start:end])
             while connection.state is State.COMPLETE:
                 events += connection.next_request()
@@ -325,10 +326,9 @@ def test_sizes_are_bounded_where_they_say(wire: bytes, status: int | None) -> No
 
 def test_long_head_is_refused_before_it_ends() -> None:
     connection = ServerConnection()
-    connection.feed(b"GET / HTTP/1.1\r\n")
+    connection.feed(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (MAX_HEAD_BYTES // 6 - 3))
     with pytest.raises(RemoteProtocolError) as caught:
-        for _ in range(MAX_HEAD_BYTES // 1000 + 1):
-            connection.feed(b"a: " + b"b" * 995 + b"\r\n")
+        connection.feed(b"a: b\r\n")
     assert caught.value.status == 431
 
 
@@ -486,7 +486,7 @@ def responses(wire: bytes, cuts: Iterable[int] = (), method: str = "GET") -> lis
     connection = ClientConnection(method)
     events: list[HttpEvent] = []
     offsets = [0, *cuts, len(wire)]
-    for start, end in zip(offsets, offsets[1:], strict=False):
+    for start, end in itertools.pairwise(offsets):
         events += connection.feed(wire[start:end])
     return merged(events + connection.feed_eof())
 

@@ -44,7 +44,7 @@ class Engine(Protocol):
 
     @property
     def max_prefill_beside_decode(self) -> int:
-        """Most prompt tokens in a batch that running answers wait for."""
+        """Most prompt tokens in a batch that running answers wait for, however fast it is."""
         ...
 
     def tokenize(self, text: str) -> list[int]:

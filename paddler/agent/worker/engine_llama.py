@@ -23,7 +23,6 @@ from paddler.messages.state import InferenceParameters
 _log = logging.getLogger(__name__)
 
 MAX_UBATCH: Final = 512
-MAX_PREFILL_BESIDE_DECODE: Final = 128
 
 # llama.cpp rounds contexts up to this, but only after it has bounded the batch by what was asked.
 _CONTEXT_STEP: Final = 256
@@ -50,7 +49,7 @@ def _on_log(level: int, text: bytes, _user_data: object) -> None:
 
 def start_backend() -> None:
     """Send llama.cpp's log to ``logging`` and set its backends up. Once per process."""
-    llama_cpp.llama_log_set(_on_log, None)
+    llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(None))
     llama_cpp.llama_backend_init()
 
 
@@ -180,7 +179,7 @@ class Model:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _special_text(self, which: Callable[[Any], int]) -> str:
+    def _special_text(self, which: Callable[[Any], Any]) -> str:
         token = which(self._vocab)
         return (
             ""
@@ -234,11 +233,12 @@ class LlamaEngine:
         )
         if not self._context:
             raise _refused("the context cannot be created")
-        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self.context_size: int = llama_cpp.llama_n_ctx(self._context)
         # llama.cpp bounds the batch by the context itself, but for models without causal attention.
         self.n_batch: int = min(llama_cpp.llama_n_batch(self._context), self.context_size)
-        self.max_prefill_beside_decode = MAX_PREFILL_BESIDE_DECODE
+        # What is computed at once: more in one batch gains nothing.
+        self.max_prefill_beside_decode: int = llama_cpp.llama_n_ubatch(self._context)
         self._batch = _Batch(self.n_batch, slots)
 
     @property
@@ -289,13 +289,15 @@ class LlamaEngine:
             chain.close()
 
     def decode(self, chunks: Sequence[Chunk]) -> DecodeOutcome:
-        """One ``llama_decode`` over all chunks."""
+        """One ``llama_decode`` over all chunks, waited for: a GPU may still compute after it."""
         runs = []
         for chunk in chunks:
             sequence = chunk.sequence
             start = sequence.decoded
             runs.append((sequence.slot, start, sequence.tokens[start : start + chunk.tokens]))
-        return self._batch.decode(self._context, runs, self._output_index)
+        outcome = self._batch.decode(self._context, runs, self._output_index)
+        llama_cpp.llama_synchronize(self._context)
+        return outcome
 
     def sample(self, slots: Sequence[int]) -> list[int]:
         """Draw the next token of each slot from the logits of the last batch."""

@@ -106,7 +106,7 @@ class SamplerChain:
             for token in prompt[-self._remembers :]:
                 llama_cpp.llama_sampler_accept(self._chain, token)
 
-    def sample(self, context: int, output_index: int) -> int:
+    def sample(self, context: Any, output_index: int) -> int:
         """Draw from the logits of the batch's token ``output_index``, and accept the drawn one."""
         token: int = llama_cpp.llama_sampler_sample(self._chain, context, output_index)
         return token

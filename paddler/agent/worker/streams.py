@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from paddler.agent.slot_table import SharedSlotTable, SlotRow, SlotState
-from paddler.agent.worker.batch import BatchSequence, Chunk, Phase, plan_step
+from paddler.agent.worker.batch import BatchSequence, Chunk, Phase, PrefillPace, plan_step
 from paddler.agent.worker.detokenize import Detokenizer
 from paddler.agent.worker.engine import DecodeOutcome, Engine
 from paddler.agent.worker.prefix_cache import PrefixCache
@@ -106,6 +106,7 @@ class Streams:
         self._agent_label = agent_label
         self._clock = clock
         self._cache = PrefixCache(table.slots)
+        self._pace = PrefillPace(engine.max_prefill_beside_decode)
         self._running: dict[int, _Stream] = {}  # by slot
         self._frames: list[bytes] = []
         self._finished: list[int] = []
@@ -276,11 +277,14 @@ class Streams:
             chunks = plan_step(
                 (stream.sequence for stream in self._running.values()),
                 n_batch=self._engine.n_batch,
-                max_prefill_beside_decode=self._engine.max_prefill_beside_decode,
+                max_prefill_beside_decode=self._pace.tokens,
             )
+            began_at = self._clock()
             outcome = self._engine.decode(chunks)
             if outcome is DecodeOutcome.DECODED:
                 self._failed_steps = 0
+                tokens = sum(chunk.tokens for chunk in chunks)
+                self._pace.observe(tokens, self._clock() - began_at)
                 return chunks
             if outcome is DecodeOutcome.NO_KV_ROOM:
                 self._make_room()

@@ -2,7 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddler.agent.worker.batch import BatchSequence, Phase, fair_shares, plan_step
+from paddler.agent.worker.batch import (
+    BatchSequence,
+    Phase,
+    PrefillPace,
+    fair_shares,
+    plan_step,
+)
 
 
 def prefilling(slot: int, tokens: int, *, served_step: int = 0) -> BatchSequence:
@@ -106,6 +112,28 @@ def test_step_serves_first_who_was_served_longest_ago() -> None:
         prefilling(3, 10, served_step=1),
     ]
     assert planned(sequences, n_batch=2) == [(1, 1), (3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("most", "observed", "tokens"),
+    [
+        (512, [], 64),
+        (32, [], 32),
+        (512, [(512, 2.56)], 40),
+        (512, [(512, 0.01)], 512),
+        (512, [(100, 60.0)], 16),
+        (512, [(512, 2.56), (8, 0.001)], 40),
+        (512, [(512, 2.56), (64, 0.1)], 128),
+        (512, [(512, 0.0)], 64),
+    ],
+)
+def test_prefill_pace_is_what_decodes_within_a_pause(
+    most: int, observed: list[tuple[int, float]], tokens: int
+) -> None:
+    pace = PrefillPace(most)
+    for batch_tokens, took_s in observed:
+        pace.observe(batch_tokens, took_s)
+    assert pace.tokens == tokens
 
 
 @given(

@@ -275,9 +275,9 @@ sys.stdin.read(1)"""
 
 
 def test_real_model_answers_a_question(smollm2: Process) -> None:
-    smollm2.parent.send(ask(1, "What is the capital of France?", 30, GREEDY))
+    smollm2.parent.send(ask(1, "Say hello.", 100, GREEDY))
     answer = smollm2.parent.answers(1)[1]
-    assert "Paris" in answer.text
+    assert "Hello" in answer.text
     assert answer.reason == "stop"
     assert answer.usage.completion_tokens == len(answer.texts) + 1
     assert {row.state for row in smollm2.table.rows()} == {SlotState.IDLE}

@@ -1,0 +1,310 @@
+"""What the agent does to run what is wanted, with a supervisor played by the test."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddler.agent.jobs import Jobs
+from paddler.agent.reconcile import HEALTHY_AFTER_S, Reconciler, RetryPace
+from paddler.agent.status import StatusBoard
+from paddler.agent.supervisor import WorkerGone
+from paddler.messages import link as link_wire
+from paddler.messages import worker as wire
+from paddler.messages.agents import AgentIssue, AgentStatus, ModelPath
+from paddler.messages.state import (
+    DEFAULT_INFERENCE_PARAMETERS,
+    ApplicableState,
+    ChatTemplate,
+    ModelSource,
+)
+from tests.agent.test_jobs import Recorder, start
+
+READY = wire.Ready(slots=2, context_size=512, metadata={}, devices=[], notes=[])
+
+
+class PlayedSupervisor:
+    """Answers loads from a script; ``Ready`` when the script is used up."""
+
+    def __init__(self) -> None:
+        self.is_running = False
+        self.loads: list[wire.Load] = []
+        self.script: list[wire.LoadFailed | WorkerGone | asyncio.Event] = []
+
+    async def start(self, load: wire.Load) -> wire.Ready | wire.LoadFailed:
+        self.loads.append(load)
+        step = self.script.pop(0) if self.script else READY
+        if isinstance(step, asyncio.Event):
+            await step.wait()
+            step = READY
+        if isinstance(step, WorkerGone):
+            raise step
+        self.is_running = isinstance(step, wire.Ready)
+        return step
+
+    async def stop(self) -> None:
+        self.is_running = False
+
+
+class Bench:
+    """A reconciler at work, and what it reported."""
+
+    def __init__(self, folder: Path) -> None:
+        self.board = StatusBoard(2)
+        self.reports: list[AgentStatus] = []
+        self.board.watch(self.reports.append)
+        self.jobs = Jobs()
+        self.recorder = Recorder()
+        self.jobs.connect(self.recorder, self.recorder)
+        self.supervisor = PlayedSupervisor()
+        self.reconciler = Reconciler(
+            self.board,
+            self.jobs,
+            self.supervisor,  # type: ignore[arg-type]
+            agent_label='agent "a"',
+            threads=1,
+        )
+        self.model = folder / "model.gguf"
+        self.model.touch()
+
+    @property
+    def status(self) -> AgentStatus:
+        return self.board.status
+
+    def want(self, path: Path | str | None = None, **changes: Any) -> None:
+        self.reconciler.want(state(path or self.model, **changes), is_default=False)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0)
+
+    async def until_serving(self) -> None:
+        await self.until(lambda: self.status.slots_total == 2)
+
+    async def settle(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+def state(path: Path | str, *, template: str | None = None) -> ApplicableState:
+    return ApplicableState(
+        chat_template_override=ChatTemplate(template) if template is not None else None,
+        inference_parameters=DEFAULT_INFERENCE_PARAMETERS,
+        model=ModelSource(local_to_agent=str(path)),
+        multimodal_projection="None",
+    )
+
+
+NO_MODEL = ApplicableState(
+    chat_template_override=None,
+    inference_parameters=DEFAULT_INFERENCE_PARAMETERS,
+    model="None",
+    multimodal_projection="None",
+)
+
+
+@pytest.fixture
+def on_bench(tmp_path: Path) -> Callable[[Callable[[Bench], Coroutine[Any, Any, None]]], None]:
+    def run(test: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
+        async def body() -> None:
+            bench = Bench(tmp_path)
+            task = asyncio.create_task(bench.reconciler.run())
+            try:
+                await test(bench)
+            finally:
+                assert not task.done(), task.result()
+                task.cancel()
+                await asyncio.wait((task,))
+                assert not bench.supervisor.is_running
+
+        asyncio.run(body())
+
+    return run
+
+
+OnBench = Callable[[Callable[[Bench], Coroutine[Any, Any, None]]], None]
+
+
+def test_without_a_state_the_agent_is_applied_and_idle(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.until(lambda: bench.status.state_application_status == "Applied")
+        assert bench.status.slots_total == 0
+        assert bench.supervisor.loads == []
+
+    on_bench(test)
+
+
+def test_a_wanted_model_is_loaded_and_served(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want(template="{{ messages }}")
+        await bench.until_serving()
+        (load,) = bench.supervisor.loads
+        assert (load.model_path, load.chat_template) == (str(bench.model), "{{ messages }}")
+        assert bench.status.model_path == str(bench.model)
+        assert bench.status.state_application_status == "Applied"
+        assert bench.status.uses_chat_template_override
+        bench.jobs.start(start(1))
+        assert len(bench.jobs) == 1
+
+    on_bench(test)
+
+
+def test_the_same_state_again_changes_nothing(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        await bench.until_serving()
+        reports = len(bench.reports)
+        bench.want()
+        await bench.settle()
+        assert len(bench.supervisor.loads) == 1
+        assert len(bench.reports) == reports
+
+    on_bench(test)
+
+
+def test_a_swap_reports_no_slots_and_waits_for_running_requests(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        await bench.until_serving()
+        bench.jobs.start(start(1))
+        bench.want(template="other")
+        await bench.until(lambda: bench.status.slots_total == 0)
+        await bench.settle()
+        assert bench.supervisor.is_running
+        bench.jobs.start(start(2))
+        assert len(bench.recorder.to_balancer) == 1  # handed back
+        bench.jobs.on_worker_data(b"", (1,))
+        await bench.until_serving()
+        assert len(bench.supervisor.loads) == 2
+
+    on_bench(test)
+
+
+def test_a_change_of_mind_during_a_drain_resumes_what_runs(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        await bench.until_serving()
+        bench.jobs.start(start(1))
+        bench.want(template="other")
+        await bench.until(lambda: bench.status.slots_total == 0)
+        bench.want()
+        await bench.until_serving()
+        assert len(bench.supervisor.loads) == 1
+        bench.jobs.start(start(2))
+        assert len(bench.jobs) == 2
+
+    on_bench(test)
+
+
+def test_a_newer_state_replaces_a_load_in_progress(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.supervisor.script = [asyncio.Event()]  # never loads
+        bench.want()
+        await bench.until(lambda: len(bench.supervisor.loads) == 1)
+        bench.want(template="other")
+        await bench.until_serving()
+        assert [load.chat_template for load in bench.supervisor.loads] == [None, "other"]
+
+    on_bench(test)
+
+
+def test_no_model_unloads(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        await bench.until_serving()
+        bench.reconciler.want(NO_MODEL, is_default=False)
+        await bench.until(lambda: not bench.supervisor.is_running)
+        await bench.until(lambda: bench.status.state_application_status == "Applied")
+        assert (bench.status.slots_total, bench.status.model_path) == (0, None)
+
+    on_bench(test)
+
+
+def test_a_balancer_that_lost_its_memory_does_not_unload(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        await bench.until_serving()
+        bench.reconciler.want(NO_MODEL, is_default=True)
+        await bench.settle()
+        assert bench.supervisor.is_running
+        bench.want()  # told again what it runs
+        await bench.settle()
+        assert len(bench.supervisor.loads) == 1
+
+    on_bench(test)
+
+
+def test_a_missing_file_is_an_issue_while_the_old_model_serves(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        await bench.until_serving()
+        bench.want("/nowhere.gguf")
+        issue = AgentIssue(model_file_does_not_exist=ModelPath("/nowhere.gguf"))
+        await bench.until(lambda: bench.status.issues == (issue,))
+        assert bench.status.slots_total == 2
+        assert bench.status.state_application_status == "Applied"
+        bench.want()
+        await bench.until(lambda: bench.status.issues == ())
+        assert len(bench.supervisor.loads) == 1
+
+    on_bench(test)
+
+
+@pytest.mark.parametrize("reason", ["reported", "died"])
+def test_a_failed_load_keeps_its_issue_and_a_new_state_is_tried_at_once(
+    on_bench: OnBench, reason: str
+) -> None:
+    async def test(bench: Bench) -> None:
+        issue = AgentIssue(model_cannot_be_loaded=ModelPath(str(bench.model)))
+        failure = wire.LoadFailed((issue,), "no GGUF") if reason == "reported" else WorkerGone("x")
+        bench.supervisor.script = [failure]
+        bench.want()
+        await bench.until(lambda: bench.status.issues == (issue,))
+        assert bench.status.state_application_status == "AttemptedAndRetrying"
+        assert bench.status.slots_total == 0
+        bench.want(template="other")
+        await bench.until_serving()
+        assert bench.status.issues == ()
+
+    on_bench(test)
+
+
+def test_a_worker_that_dies_in_service_is_replaced_at_once(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        await bench.until_serving()
+        bench.supervisor.is_running = False
+        bench.reconciler.on_worker_gone("killed")
+        assert bench.status.slots_total == 0  # before anything else is sent
+        assert bench.status.state_application_status == "AttemptedAndRetrying"
+        await bench.until_serving()
+        assert len(bench.supervisor.loads) == 2
+        assert bench.status.state_application_status == "Applied"
+
+    on_bench(test)
+
+
+def test_requests_are_handed_back_while_a_dead_worker_is_replaced(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        await bench.until_serving()
+        bench.reconciler.on_worker_gone("killed")
+        bench.jobs.start(start(5))
+        (message,) = bench.recorder.to_balancer
+        assert message.startswith(link_wire.FRAME_HEADER.pack(5, 11, 1, 0, 19))
+
+    on_bench(test)
+
+
+def test_retries_wait_longer_and_longer_and_forget_after_healthy_service() -> None:
+    now = 0.0
+    pace = RetryPace(lambda: now)
+    assert [pace.on_failure(was_serving=False) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+    pace.reset()
+    assert [pace.on_failure(was_serving=True) for _ in range(4)] == [0, 1, 2, 4]
+    pace.on_serving()
+    now = HEALTHY_AFTER_S
+    assert pace.on_failure(was_serving=True) == 0

@@ -1,0 +1,191 @@
+"""One request's life, on links whose agents are played by the test."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from paddler.balancer.link import AgentLink, Completed
+from paddler.balancer.pool import Agent, Pool
+from paddler.balancer.relay import Dispatcher, Outcome
+from paddler.balancer.waitline import Waitline
+from paddler.messages import link as wire
+from paddler.messages.inference import Failure
+from paddler.messages.link import FRAME_FINAL, FrameKind, encode_data_frame
+from tests.balancer.test_link import DONE, JOB, Outlet, Socket
+from tests.balancer.test_pool import status
+
+
+class Player:
+    """An agent played by the test."""
+
+    def __init__(self, pool: Pool, name: str, slots: int) -> None:
+        self.socket = Socket()
+        self.link = AgentLink(self.socket, asyncio.get_running_loop().time)
+        self.agent: Agent = pool.join(name, name, status(slots), self.link)
+        self._pool = pool
+
+    @property
+    def started(self) -> list[int]:
+        return [m.stream_id for m in self.socket.sent if isinstance(m, wire.StartStream)]
+
+    @property
+    def stopped(self) -> list[int]:
+        return [m.stream_id for m in self.socket.sent if isinstance(m, wire.StopStream)]
+
+    def say(self, stream_id: int, kind: FrameKind, payload: bytes, flags: int = 0) -> None:
+        self.link.on_data(memoryview(encode_data_frame(stream_id, kind, payload, flags)))
+
+    def finish(self, stream_id: int) -> None:
+        self.say(stream_id, FrameKind.DONE, DONE, FRAME_FINAL)
+
+    def die(self) -> None:
+        self._pool.leave(self.agent)
+        self.link.on_lost()
+
+
+class Stage:
+    """A dispatcher and what it needs."""
+
+    def __init__(self, *, limit: int = 10, item_timeout_s: float = 60.0) -> None:
+        self.pool = Pool()
+        self.waitline = Waitline(self.pool, limit=limit, timeout_s=60.0)
+        self.dispatcher = Dispatcher(self.pool, self.waitline, item_timeout_s=item_timeout_s)
+        self.outlet = Outlet()
+
+    async def ask(self) -> asyncio.Task[Outcome]:
+        task = asyncio.create_task(self.dispatcher.run(JOB, self.outlet))
+        await settle()
+        return task
+
+
+async def settle() -> None:
+    """Let every task run until it waits for something."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def play(test: Callable[[Stage], Coroutine[Any, Any, None]], **options: Any) -> None:
+    async def run() -> None:
+        await test(Stage(**options))
+
+    asyncio.run(run())
+
+
+def test_a_request_is_served() -> None:
+    async def test(stage: Stage) -> None:
+        player = Player(stage.pool, "a", 1)
+        answer = await stage.ask()
+        (stream_id,) = player.started
+        player.say(stream_id, FrameKind.CONTENT, b"hi")
+        player.finish(stream_id)
+        assert isinstance(await answer, Completed)
+        assert stage.outlet.written == [b"<hi>"]
+        assert stage.pool.slots_busy == 0
+
+    play(test)
+
+
+def test_a_lost_agent_is_replaced_before_the_first_token() -> None:
+    async def test(stage: Stage) -> None:
+        first = Player(stage.pool, "a", 1)
+        answer = await stage.ask()
+        second = Player(stage.pool, "b", 1)
+        first.die()
+        await settle()
+        (stream_id,) = second.started
+        second.finish(stream_id)
+        outcome = await answer
+        assert isinstance(outcome, Completed)
+        assert outcome.agent is second.agent
+
+    play(test)
+
+
+def test_a_request_given_back_waits_for_the_next_slot() -> None:
+    async def test(stage: Stage) -> None:
+        player = Player(stage.pool, "a", 1)
+        answer = await stage.ask()
+        (stream_id,) = player.started
+        stage.pool.update(player.agent, status(0))  # as an agent does before it hands back
+        player.say(stream_id, FrameKind.RETURNED, b'{"reason":"swap"}', FRAME_FINAL)
+        await settle()
+        assert stage.waitline.waiting == 1
+        stage.pool.update(player.agent, status(1))
+        await settle()
+        player.finish(player.started[-1])
+        assert isinstance(await answer, Completed)
+
+    play(test)
+
+
+def test_a_lost_agent_is_named_after_the_first_token() -> None:
+    async def test(stage: Stage) -> None:
+        first = Player(stage.pool, "a", 1)
+        answer = await stage.ask()
+        Player(stage.pool, "b", 1)
+        first.say(first.started[0], FrameKind.CONTENT, b"hi")
+        first.die()
+        assert await answer == Failure(502, "Agent controller connection closed")
+
+    play(test)
+
+
+def test_the_third_loss_is_told() -> None:
+    async def test(stage: Stage) -> None:
+        answer = None
+        for name in "abc":
+            player = Player(stage.pool, name, 1)
+            answer = answer or await stage.ask()
+            await settle()
+            player.die()
+            await settle()
+        assert answer is not None
+        assert await answer == Failure(502, "Agent controller connection closed")
+
+    play(test)
+
+
+def test_a_client_that_leaves_stops_its_stream() -> None:
+    async def test(stage: Stage) -> None:
+        player = Player(stage.pool, "a", 1)
+        answer = await stage.ask()
+        answer.cancel()
+        await settle()
+        assert player.stopped == player.started
+        assert stage.pool.slots_busy == 1
+        player.finish(player.started[0])
+        assert stage.pool.slots_busy == 0
+
+    play(test)
+
+
+def test_no_slot_and_no_line_is_an_overflow() -> None:
+    async def test(stage: Stage) -> None:
+        answer = await stage.ask()
+        assert await answer == Failure(503, "Buffered requests overflow")
+
+    play(test, limit=0)
+
+
+def test_an_item_timeout_of_zero_ends_every_request() -> None:
+    async def test(stage: Stage) -> None:
+        player = Player(stage.pool, "a", 1)
+        outcome = await (await stage.ask())
+        assert isinstance(outcome, Failure)
+        assert outcome.code == 504
+        assert "after 0ms" in outcome.description
+        assert player.started == []
+        assert stage.pool.slots_busy == 0
+
+    play(test, item_timeout_s=0.0)
+
+
+def test_stopping_ends_what_runs_and_what_waits() -> None:
+    async def test(stage: Stage) -> None:
+        Player(stage.pool, "a", 1)
+        running, waiting = await stage.ask(), await stage.ask()
+        stage.dispatcher.stop()
+        failure = Failure(503, "balancer is shutting down")
+        assert [await running, await waiting] == [failure, failure]
+
+    play(test)

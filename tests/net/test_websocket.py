@@ -1,0 +1,412 @@
+"""Open WebSockets, server and client ends against each other and against broken peers."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from paddler._fastpath import encode_frame
+from paddler.errors import RemoteProtocolError
+from paddler.net.client import connect_websocket
+from paddler.net.connection import Exchange
+from paddler.net.http import Site
+from paddler.net.server import Listener
+from paddler.net.websocket import DEFAULT_SETTINGS, WebSocketConnection, WebSocketSettings
+from tests.net.conftest import Run
+from tests.net.peers import Client, get, serving, site_of
+
+CLOSE, PING, PONG = 8, 9, 10
+KEY = 0x01020304
+
+Message = tuple[str, bytes]
+
+
+class Recorder:
+    """A handler that keeps what it is given, for tests to wait on."""
+
+    def __init__(self, connection: WebSocketConnection) -> None:
+        self.connection = connection
+        self.messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.closed: asyncio.Future[tuple[int | None, str]] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def on_text(self, data: memoryview) -> None:
+        self.messages.put_nowait(("text", bytes(data)))
+
+    def on_binary(self, data: memoryview) -> None:
+        self.messages.put_nowait(("binary", bytes(data)))
+
+    def on_closed(self, code: int | None, reason: str) -> None:
+        self.closed.set_result((code, reason))  # an error when called twice
+
+
+class Socket:
+    """A site with one socket route, and the handlers of what connected to it."""
+
+    def __init__(
+        self,
+        open_handler: Callable[[WebSocketConnection], Recorder] = Recorder,
+        settings: WebSocketSettings = DEFAULT_SETTINGS,
+    ) -> None:
+        self.opened: asyncio.Queue[Recorder] = asyncio.Queue()
+        self._open_handler = open_handler
+        self._settings = settings
+
+    async def __call__(self, exchange: Exchange) -> None:
+        def open_handler(connection: WebSocketConnection) -> Recorder:
+            handler = self._open_handler(connection)
+            self.opened.put_nowait(handler)
+            return handler
+
+        exchange.accept_websocket(open_handler, self._settings)
+
+    @property
+    def site(self) -> Site:
+        return site_of(("GET", "/socket", self))
+
+
+async def connect(listener: Listener, settings: WebSocketSettings = DEFAULT_SETTINGS) -> Recorder:
+    """A client's end of a new WebSocket."""
+    recorders: list[Recorder] = []
+
+    def open_handler(connection: WebSocketConnection) -> Recorder:
+        recorders.append(Recorder(connection))
+        return recorders[0]
+
+    connection = await connect_websocket(
+        listener.host,
+        listener.port,
+        "/socket",
+        open_handler,
+        connect_timeout_s=5.0,
+        settings=settings,
+    )
+    assert connection is recorders[0].connection
+    return recorders[0]
+
+
+@contextlib.asynccontextmanager
+async def both_ends(
+    server: WebSocketSettings = DEFAULT_SETTINGS, client: WebSocketSettings = DEFAULT_SETTINGS
+) -> AsyncIterator[tuple[Recorder, Recorder]]:
+    """The server's and the client's end of an open WebSocket."""
+    route = Socket(settings=server)
+    async with serving(route.site) as listener:
+        client_end = await connect(listener, client)
+        server_end = await route.opened.get()
+        yield server_end, client_end
+        client_end.connection.abort()
+        await asyncio.wait([client_end.closed])
+
+
+UPGRADE = get(
+    "/socket",
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+)
+
+
+@contextlib.asynccontextmanager
+async def raw_client(route: Socket, behind: bytes = b"") -> AsyncIterator[tuple[Recorder, Client]]:
+    """The server's end and a client that sends any bytes, the first right behind its request."""
+    async with serving(route.site) as listener, await Client.connect(listener) as client:
+        client.send(UPGRADE + behind)
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        yield await route.opened.get(), client
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def test_messages_go_both_ways(run: Run) -> None:
+    async def check() -> None:
+        async with both_ends() as (server, client):
+            for sender, receiver in ((server, client), (client, server)):
+                sender.connection.send_text(b"text")
+                sender.connection.send_binary(bytes(300_000))
+                assert await receiver.messages.get() == ("text", b"text")
+                assert await receiver.messages.get() == ("binary", bytes(300_000))
+            server.connection.write_raw(encode_frame(1, b"raw"))
+            assert await client.messages.get() == ("text", b"raw")
+
+    run(check())
+
+
+def test_what_comes_behind_the_handshake_is_read(run: Run) -> None:
+    async def check() -> None:
+        async with raw_client(Socket(), encode_frame(1, b"first", KEY)) as (server, _):
+            assert await server.messages.get() == ("text", b"first")
+
+    run(check())
+
+
+def test_handler_may_send_as_it_is_made(run: Run) -> None:
+    def greet(connection: WebSocketConnection) -> Recorder:
+        connection.send_text(b"hello")
+        return Recorder(connection)
+
+    async def check() -> None:
+        async with serving(Socket(greet).site) as listener:
+            client = await connect(listener)
+            assert await client.messages.get() == ("text", b"hello")
+            client.connection.close()
+            await client.closed
+
+    run(check())
+
+
+def test_pings_are_answered_and_sent(run: Run) -> None:
+    async def check() -> None:
+        settings = WebSocketSettings(ping_interval_s=0.02)
+        async with raw_client(Socket(settings=settings)) as (_, client):
+            assert await client.reader.readexactly(2) == encode_frame(PING, b"")
+            assert await client.reader.readexactly(2) == encode_frame(PING, b"")
+        async with raw_client(Socket()) as (_, client):
+            client.send(encode_frame(PING, b"abc", KEY))
+            assert await client.reader.readexactly(2) == encode_frame(PING, b"")
+            assert await client.reader.readexactly(5) == encode_frame(PONG, b"abc")
+
+    run(check())
+
+
+# --- closing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closer", [0, 1])
+def test_close_is_told_to_both_ends(run: Run, closer: int) -> None:
+    async def check() -> None:
+        async with both_ends() as ends:
+            ends[closer].connection.close(1001, "bye")
+            ends[closer].connection.close(1000, "again")
+            assert not ends[closer].connection.is_open
+            ends[closer].connection.send_text(b"to nobody")
+            assert await ends[1 - closer].closed == (1001, "bye")
+            assert await ends[closer].closed == (1005, "")
+            assert ends[1 - closer].messages.empty()
+
+    run(check())
+
+
+def test_close_frame_is_answered_without_a_code_and_the_connection_ends(run: Run) -> None:
+    async def check() -> None:
+        async with raw_client(Socket()) as (server, client):
+            client.send(encode_frame(CLOSE, b"\x03\xe8ok", KEY))
+            assert await client.reader.read() == encode_frame(PING, b"") + encode_frame(CLOSE, b"")
+            assert await server.closed == (1000, "ok")
+
+    run(check())
+
+
+@pytest.mark.parametrize("leave", ["close", "half-close"])
+def test_peer_that_leaves_without_a_close_frame_is_lost(run: Run, leave: str) -> None:
+    async def check() -> None:
+        async with raw_client(Socket()) as (server, client):
+            if leave == "close":
+                client.writer.close()
+            else:
+                client.writer.write_eof()
+            code, reason = await server.closed
+            assert code is None
+            assert reason.startswith("connection lost")
+
+    run(check())
+
+
+def test_peer_that_does_not_answer_a_close_frame_is_cut(run: Run) -> None:
+    async def check() -> None:
+        settings = WebSocketSettings(close_timeout_s=0.02)
+        async with raw_client(Socket(settings=settings)) as (server, _):
+            server.connection.close(1001)
+            assert await server.closed == (None, "the peer did not answer a close frame")
+
+    run(check())
+
+
+def test_abort_tells_its_reason_and_nothing_more_is_read(run: Run) -> None:
+    class Aborting(Recorder):
+        def on_text(self, data: memoryview) -> None:
+            super().on_text(data)
+            self.connection.abort("enough")
+
+    async def check() -> None:
+        frame = encode_frame(1, b"x", KEY)
+        async with raw_client(Socket(Aborting), frame + frame) as (server, _):
+            assert await server.closed == (None, "enough")
+            assert server.messages.qsize() == 1
+
+    run(check())
+
+
+# --- offences and bugs ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wire", "code"),
+    [
+        (encode_frame(1, b"not masked"), 1002),
+        (encode_frame(1, b"\xff", KEY), 1007),
+        (encode_frame(2, bytes(1_001), KEY), 1009),
+    ],
+)
+def test_offence_is_answered_with_its_close_code(run: Run, wire: bytes, code: int) -> None:
+    async def check() -> None:
+        settings = WebSocketSettings(max_message_bytes=1_000)
+        async with raw_client(Socket(settings=settings)) as (server, client):
+            client.send(wire + encode_frame(1, b"ignored", KEY))
+            told, reason = await server.closed
+            assert told == code
+            answer = await client.reader.read()
+            assert answer == encode_frame(PING, b"") + encode_frame(
+                CLOSE, code.to_bytes(2, "big") + reason.encode()
+            )
+            client.send(b"still talking")
+            assert server.messages.empty()
+
+    run(check())
+
+
+def test_offender_that_stays_is_cut_after_the_close_time(run: Run) -> None:
+    async def check() -> None:
+        route = Socket(settings=WebSocketSettings(close_timeout_s=0.02))
+        async with serving(route.site) as listener, await Client.connect(listener) as client:
+            client.send(UPGRADE + b"\xff")
+            await route.opened.get()
+            await listener.connections.wait_empty()
+
+    run(check())
+
+
+class Refusing(Recorder):
+    def on_text(self, data: memoryview) -> None:
+        raise RemoteProtocolError("not what was asked for", close_code=1003)
+
+    def on_binary(self, data: memoryview) -> None:
+        raise KeyError("bug")
+
+
+def test_handler_refuses_a_message_with_a_close_code(run: Run) -> None:
+    async def check() -> None:
+        async with serving(Socket(Refusing).site) as listener:
+            client = await connect(listener)
+            client.connection.send_text(b"x")
+            assert await client.closed == (1003, "not what was asked for")
+
+    run(check())
+
+
+def test_bug_of_a_handler_is_logged_once_and_closes_with_1011(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        async with serving(Socket(Refusing).site) as listener:
+            client = await connect(listener)
+            client.connection.send_binary(b"x")
+            client.connection.send_binary(b"x")
+            assert await client.closed == (1011, "internal error")
+
+    run(check())
+    (record,) = caplog.records
+    assert record.getMessage() == "a WebSocket's handler failed"
+
+
+def test_handler_that_cannot_be_made_ends_the_connection(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(connection: WebSocketConnection) -> Recorder:
+        raise KeyError("bug")
+
+    async def check() -> None:
+        async with serving(Socket(fail).site) as listener, await Client.connect(listener) as client:
+            client.send(UPGRADE)
+            with contextlib.suppress(ConnectionError):
+                await client.reader.read()
+
+    run(check())
+    assert [record.getMessage() for record in caplog.records] == ["GET /socket failed"]
+
+
+def test_handler_may_close_as_it_is_made(run: Run) -> None:
+    def refuse(connection: WebSocketConnection) -> Recorder:
+        connection.close(4000, "no")
+        return Recorder(connection)
+
+    async def check() -> None:
+        async with serving(Socket(refuse).site) as listener:
+            assert await (await connect(listener)).closed == (4000, "no")
+
+    run(check())
+
+
+@pytest.mark.parametrize(
+    ("wire", "status", "version"),
+    [
+        (get("/socket"), 400, None),
+        (UPGRADE.replace(b"Key: ", b"Key: x"), 400, None),
+        (UPGRADE.replace(b"13", b"12"), 426, "13"),
+    ],
+)
+def test_request_that_is_no_upgrade_is_refused_as_text(
+    run: Run, wire: bytes, status: int, version: str | None
+) -> None:
+    async def check() -> None:
+        async with serving(Socket().site) as listener, await Client.connect(listener) as client:
+            answer = await client.ask(wire)
+            assert answer.status == status
+            assert answer.headers.get("content-type") == "text/plain; charset=utf-8"
+            assert answer.headers.get("sec-websocket-version") == version
+
+    run(check())
+
+
+# --- silence and slow readers --------------------------------------------------------------------
+
+
+def test_silent_peer_is_cut(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def check() -> None:
+        settings = WebSocketSettings(ping_interval_s=0.02, dead_after_s=0.1)
+        async with raw_client(Socket(settings=settings)) as (server, _):
+            code, reason = await server.closed
+            assert code is None
+            assert reason.startswith("no sign of life for 0.1")
+
+    run(check())
+    assert "no sign of life" in caplog.text
+
+
+def test_peer_that_answers_pings_stays(run: Run) -> None:
+    async def check() -> None:
+        settings = WebSocketSettings(ping_interval_s=0.02, dead_after_s=0.1)
+        async with both_ends(settings, settings) as (server, client):
+            await asyncio.wait([server.closed, client.closed], timeout=0.3)
+            assert server.connection.is_open
+            assert client.connection.is_open
+
+    run(check())
+
+
+@pytest.mark.parametrize("is_raw", [False, True])
+def test_peer_that_does_not_read_is_cut_at_the_bound(run: Run, is_raw: bool) -> None:
+    async def check() -> None:
+        settings = WebSocketSettings(max_unsent_bytes=1_000_000, ping_interval_s=0.02)
+        route = Socket(settings=settings)
+        async with serving(route.site) as listener:
+            with socket.create_connection((listener.host, listener.port)) as client:
+                client.sendall(UPGRADE)
+                server = await route.opened.get()
+                told: list[bool] = []
+                server.connection.flow.on_change(told.append)
+                for _ in range(20):
+                    if is_raw:
+                        server.connection.write_raw(encode_frame(2, bytes(1_000_000)))
+                    else:
+                        server.connection.send_binary(bytes(1_000_000))
+                code, reason = await server.closed
+                assert code is None
+                assert "the peer does not read" in reason
+                assert told == [True]
+
+    run(check())
