@@ -132,6 +132,8 @@ class Exchange:
         Never blocks: a client that leaves more than ``max_unsent_bytes`` unread is cut, which
         a handler that waits in ``flow.drain()`` does not let happen.
         """
+        if not self._is_started or self._is_finished:
+            raise RuntimeError("there is no stream to write to")
         self._connection.check_unsent()
         if data:
             self._connection.send(encode_chunk(data) if self.framing == FRAMING_CHUNKED else data)

@@ -1,14 +1,17 @@
-"""Peers for the network tests: a site that is served, and a client that sends any bytes."""
+"""Both ends for the network tests: sites and handlers, a client that sends any bytes."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Self
 
 import msgspec
 
-from paddler.net.http import Handler, HttpLimits, Router, Site
+from paddler.net.client import connect_websocket
+from paddler.net.connection import Exchange
+from paddler.net.http import Handler, HttpLimits, Response, Router, Site, text
 from paddler.net.server import Listener, listen
+from paddler.net.websocket import DEFAULT_SETTINGS, WebSocketConnection, WebSocketSettings
 from paddler.proto.events import BodyEnd, BodyPart, Headers, HttpEvent, ResponseHead
 from paddler.proto.http1 import ClientConnection
 
@@ -100,3 +103,105 @@ def get(path: str, fields: str = "", version: str = "1.1", method: str = "GET") 
 def post(path: str, body: bytes, fields: str = "") -> bytes:
     """A request with a body."""
     return get(path, f"Content-Length: {len(body)}\r\n{fields}", method="POST") + body
+
+
+# --- handlers ---
+
+
+async def health(exchange: Exchange) -> Response:
+    return text(200, "OK")
+
+
+class Waiting:
+    """A handler that runs until it is cancelled or let go."""
+
+    def __init__(self, *, starts: bool = False) -> None:
+        self.entered = asyncio.Event()
+        self.let_go = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.is_cancelled = False
+        self._starts = starts
+
+    async def __call__(self, exchange: Exchange) -> Response | None:
+        if self._starts:
+            exchange.start(200, "text/plain")
+            exchange.write(b"begun")
+        self.entered.set()
+        try:
+            await self.let_go.wait()
+        except asyncio.CancelledError:
+            self.is_cancelled = True
+            raise
+        finally:
+            self.ended.set()
+        return None if self._starts else text(200, "done")
+
+
+# --- WebSockets ---
+
+Message = tuple[str, bytes]
+
+
+class Recorder:
+    """A handler that keeps what it is given, for tests to wait on."""
+
+    def __init__(self, connection: WebSocketConnection) -> None:
+        self.connection = connection
+        self.messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.closed: asyncio.Future[tuple[int | None, str]] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def on_text(self, data: memoryview) -> None:
+        self.messages.put_nowait(("text", bytes(data)))
+
+    def on_binary(self, data: memoryview) -> None:
+        self.messages.put_nowait(("binary", bytes(data)))
+
+    def on_closed(self, code: int | None, reason: str) -> None:
+        self.closed.set_result((code, reason))  # an error when called twice
+
+
+class Socket:
+    """A site with one socket route, and the handlers of what connected to it."""
+
+    def __init__(
+        self,
+        open_handler: Callable[[WebSocketConnection], Recorder] = Recorder,
+        settings: WebSocketSettings = DEFAULT_SETTINGS,
+    ) -> None:
+        self.opened: asyncio.Queue[Recorder] = asyncio.Queue()
+        self._open_handler = open_handler
+        self._settings = settings
+
+    async def __call__(self, exchange: Exchange) -> None:
+        def open_handler(connection: WebSocketConnection) -> Recorder:
+            handler = self._open_handler(connection)
+            self.opened.put_nowait(handler)
+            return handler
+
+        exchange.accept_websocket(open_handler, self._settings)
+
+    @property
+    def site(self) -> Site:
+        return site_of(("GET", "/socket", self))
+
+
+async def connect(listener: Listener, settings: WebSocketSettings = DEFAULT_SETTINGS) -> Recorder:
+    """A client's end of a new WebSocket."""
+    recorders: list[Recorder] = []
+
+    def open_handler(connection: WebSocketConnection) -> Recorder:
+        recorders.append(Recorder(connection))
+        return recorders[0]
+
+    connection = await connect_websocket(
+        listener.host,
+        listener.port,
+        "/socket",
+        open_handler,
+        connect_timeout_s=5.0,
+        settings=settings,
+    )
+    assert connection is recorders[0].connection
+    return recorders[0]

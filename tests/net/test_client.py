@@ -14,8 +14,7 @@ from paddler.net.connection import Exchange
 from paddler.net.http import Response, text
 from paddler.net.websocket import WebSocketConnection
 from tests.net.conftest import Run
-from tests.net.peers import Client, get, serving, site_of
-from tests.net.test_websocket import Recorder
+from tests.net.peers import Client, Recorder, get, serving, site_of
 
 
 async def open_socket(

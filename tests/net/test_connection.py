@@ -11,11 +11,7 @@ from paddler.errors import ClientError
 from paddler.net.connection import Exchange
 from paddler.net.http import HttpLimits, Response, Router, Site, json, text
 from tests.net.conftest import Run
-from tests.net.peers import Client, get, post, serving, site_of
-
-
-async def health(exchange: Exchange) -> Response:
-    return text(200, "OK")
+from tests.net.peers import Client, Waiting, get, health, post, serving, site_of
 
 
 async def echo(exchange: Exchange) -> Response:
@@ -29,31 +25,6 @@ async def stream(exchange: Exchange) -> None:
     exchange.write(b"")
     await asyncio.sleep(0)
     exchange.write(b"b\n")
-
-
-class Waiting:
-    """A handler that runs until it is cancelled or let go."""
-
-    def __init__(self, *, starts: bool = False) -> None:
-        self.entered = asyncio.Event()
-        self.let_go = asyncio.Event()
-        self.ended = asyncio.Event()
-        self.is_cancelled = False
-        self._starts = starts
-
-    async def __call__(self, exchange: Exchange) -> Response | None:
-        if self._starts:
-            exchange.start(200, "text/plain")
-            exchange.write(b"begun")
-        self.entered.set()
-        try:
-            await self.let_go.wait()
-        except asyncio.CancelledError:
-            self.is_cancelled = True
-            raise
-        finally:
-            self.ended.set()
-        return None if self._starts else text(200, "done")
 
 
 QUICK = HttpLimits(
@@ -382,7 +353,16 @@ async def starts_twice(exchange: Exchange) -> None:
     exchange.start(200, "text/plain")
 
 
-@pytest.mark.parametrize("handler", [breaks_midway, refuses_midway, answers_twice, starts_twice])
+async def writes_too_late(exchange: Exchange) -> None:
+    exchange.start(200, "text/plain")
+    exchange.finish()
+    exchange.write(b"more")
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [breaks_midway, refuses_midway, answers_twice, starts_twice, writes_too_late],
+)
 def test_failure_after_the_response_began_cuts_the_connection(
     run: Run, caplog: pytest.LogCaptureFixture, handler: object
 ) -> None:
@@ -392,7 +372,8 @@ def test_failure_after_the_response_began_cuts_the_connection(
             client.send(get("/"))
             with contextlib.suppress(ConnectionError):
                 data = await client.reader.read()
-                assert not data.endswith(b"0\r\n\r\n") or handler is answers_twice
+                is_whole = handler in (answers_twice, writes_too_late)
+                assert is_whole or not data.endswith(b"0\r\n\r\n")
 
     run(check())
     assert len(caplog.records) == 1
@@ -520,19 +501,21 @@ def test_stream_whose_client_does_not_read_is_cut_at_the_bound(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def flood(exchange: Exchange) -> None:
+        entered.set()
         exchange.start(200, "text/plain")
         while True:
             exchange.write(bytes(100_000))
             await asyncio.sleep(0)
 
+    entered = asyncio.Event()
+
     async def check() -> None:
-        async with serving(site_of(("GET", "/", flood))) as listener:
-            async with await Client.connect(listener) as client:
-                client.writer.transport.pause_reading()
-                client.send(get("/"))
-                stopped = listener.connections.wait_empty()
-                await client.writer.drain()
-                await stopped
+        site = site_of(("GET", "/", flood))
+        async with serving(site) as listener, await Client.connect(listener) as client:
+            client.writer.transport.pause_reading()
+            client.send(get("/"))
+            await entered.wait()
+            await listener.connections.wait_empty()
 
     run(check())
     assert "cutting a client: it left" in caplog.text
@@ -652,13 +635,13 @@ def test_client_that_reads_slowly_but_surely_is_not_cut(run: Run) -> None:
         return Response(200, bytes(8_000_000))
 
     async def check() -> None:
-        site = site_of(("GET", "/", large), limits=QUICK)
+        site = site_of(("GET", "/", large), limits=HttpLimits(body_progress_timeout_s=0.2))
         async with serving(site) as listener, await Client.connect(listener) as client:
             client.send(get("/"))
             got_bytes = 0
             while got_bytes < 8_000_000:
                 got_bytes += len(await client.reader.read(400_000))
-                await asyncio.sleep(QUICK.body_progress_timeout_s / 10)
+                await asyncio.sleep(0.01)
 
     run(check())
 

@@ -9,9 +9,9 @@ import pytest
 
 from paddler.net.server import listen
 from tests.net.conftest import Run
-from tests.net.peers import Client, get, serving, site_of
-from tests.net.test_connection import SITE, Waiting
-from tests.net.test_websocket import Socket, connect
+from tests.net.peers import Client, Socket, Waiting, connect, get, health, serving, site_of
+
+SITE = site_of(("GET", "/health", health))
 
 
 def test_taken_port_is_an_os_error(run: Run) -> None:

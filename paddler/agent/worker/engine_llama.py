@@ -15,7 +15,7 @@ from llama_cpp._ggml import libggml
 
 from paddler.agent.worker.batch import Chunk
 from paddler.agent.worker.engine import DecodeOutcome
-from paddler.agent.worker.logs import EngineLog
+from paddler.agent.worker.engine_log import EngineLog
 from paddler.agent.worker.sampling import SamplerChain, resolve, stages
 from paddler.messages.link import Sampling
 from paddler.messages.state import InferenceParameters

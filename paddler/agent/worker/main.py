@@ -18,9 +18,9 @@ from paddler.agent.slot_table import SharedSlotTable
 from paddler.agent.worker.channel import Channel, ParentLeft
 from paddler.agent.worker.engine_llama import start_backend
 from paddler.agent.worker.loading import LoadRefused, loaded
-from paddler.agent.worker.logs import configure_logging
 from paddler.agent.worker.streams import EngineBroken, Streams
 from paddler.errors import RemoteProtocolError
+from paddler.log import set_up_logging
 from paddler.messages.link import StartStream, StopStream
 from paddler.messages.worker import Load, LoadFailed, Reset, ResetDone, Stop, ToWorker
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Ctrl-C reaches the whole process group; the agent decides when its worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    configure_logging(os.environ)
+    set_up_logging(os.environ)
     table = SharedSlotTable(arguments.slots_fd, arguments.slots)
     with socket.socket(fileno=arguments.socket_fd) as sock:
         try:

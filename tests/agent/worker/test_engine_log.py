@@ -1,11 +1,8 @@
 import logging
-import re
-import subprocess
-import sys
 
 import pytest
 
-from paddler.agent.worker.logs import EngineLog
+from paddler.agent.worker.engine_log import EngineLog
 
 DEBUG, INFO, WARN, ERROR, CONT = 1, 2, 3, 4, 5
 
@@ -55,29 +52,3 @@ def test_first_error_is_the_reason_remembered() -> None:
 def test_full_kv_cache_is_no_warning(engine_lines: pytest.LogCaptureFixture) -> None:
     EngineLog().on_text(WARN, b"decode: failed to find a memory slot for batch of size 9\n")
     assert [level for level, _ in said(engine_lines)] == [10]
-
-
-@pytest.mark.parametrize(
-    ("environ", "levels"),
-    [
-        ({}, ["INFO", "ERROR"]),
-        ({"PADDLER_LOG": "debug"}, ["DEBUG", "INFO", "ERROR"]),
-        ({"PADDLER_LOG": "paddler=warn,llama=debug"}, ["ERROR"]),
-        ({"RUST_LOG": "trace"}, ["DEBUG", "INFO", "ERROR"]),
-        ({"PADDLER_LOG": "error", "RUST_LOG": "debug"}, ["ERROR"]),
-        ({"PADDLER_LOG": "nonsense"}, ["INFO", "ERROR"]),
-        ({"PADDLER_LOG": "off"}, []),
-    ],
-)
-def test_level_comes_from_the_environment(environ: dict[str, str], levels: list[str]) -> None:
-    script = (
-        "import logging; from paddler.agent.worker.logs import configure_logging\n"
-        f"configure_logging({environ!r})\n"
-        "log = logging.getLogger('m'); log.debug('x'); log.info('x'); log.error('x')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    lines = done.stderr.splitlines()
-    shape = re.compile(r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ([A-Z]+) m\] x")
-    assert [shape.fullmatch(line)[1] for line in lines] == levels  # type: ignore[index]

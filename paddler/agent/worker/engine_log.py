@@ -1,20 +1,7 @@
-"""The worker's log lines on stderr, and llama.cpp's own among them."""
+"""llama.cpp's own log, as lines of ours."""
 
 import logging
-import re
-import time
-from collections.abc import Mapping
 from typing import Final
-
-_LEVELS: Final = {
-    "trace": logging.DEBUG,
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-    "off": logging.CRITICAL + 1,
-}
 
 # ggml.h, enum ggml_log_level. Its info is about tensors and buffers: detail for us.
 _ENGINE_LEVELS: Final = {
@@ -29,21 +16,6 @@ _CONTINUES_LINE: Final = 5
 _EXPECTED: Final = "failed to find a memory slot"
 
 _engine_log = logging.getLogger("llama.cpp")
-
-
-def configure_logging(environ: Mapping[str, str]) -> None:
-    """Log to stderr from the level that ``PADDLER_LOG``, else ``RUST_LOG``, names first."""
-    wanted = environ.get("PADDLER_LOG") or environ.get("RUST_LOG") or ""
-    word = re.search(r"\b(?:" + "|".join(_LEVELS) + r")\b", wanted.lower())
-    formatter = logging.Formatter(
-        "[%(asctime)s %(levelname)s %(name)s] %(message)s", "%Y-%m-%dT%H:%M:%SZ"
-    )
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.basicConfig(
-        level=_LEVELS[word.group()] if word else logging.INFO, handlers=[handler], force=True
-    )
 
 
 class EngineLog:

@@ -1,0 +1,38 @@
+import re
+import subprocess
+import sys
+
+import pytest
+
+from paddler.log import parse_filter
+
+
+@pytest.mark.parametrize(
+    ("environ", "levels"),
+    [
+        ({}, ["INFO", "ERROR"]),
+        ({"PADDLER_LOG": "debug"}, ["DEBUG", "INFO", "ERROR"]),
+        ({"PADDLER_LOG": "warn,m=debug"}, ["DEBUG", "INFO", "ERROR"]),
+        ({"PADDLER_LOG": "debug,m=error"}, ["ERROR"]),
+        ({"RUST_LOG": "trace"}, ["DEBUG", "INFO", "ERROR"]),
+        ({"PADDLER_LOG": "error", "RUST_LOG": "debug"}, ["ERROR"]),
+        ({"PADDLER_LOG": "nonsense"}, ["INFO", "ERROR"]),
+        ({"PADDLER_LOG": "off"}, []),
+    ],
+)
+def test_levels_come_from_the_environment(environ: dict[str, str], levels: list[str]) -> None:
+    script = (
+        "import logging; from paddler.log import set_up_logging\n"
+        f"set_up_logging({environ!r})\n"
+        "log = logging.getLogger('m'); log.debug('x'); log.info('x'); log.error('x')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    shape = re.compile(r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ([A-Z]+) m\] x")
+    matches = [shape.fullmatch(line) for line in done.stderr.splitlines()]
+    assert [match[1] for match in matches if match] == levels
+
+
+def test_rust_module_paths_are_understood() -> None:
+    assert parse_filter("info,paddler::agent=debug") == (20, {"paddler.agent": 10})
