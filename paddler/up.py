@@ -30,7 +30,7 @@ from paddler.signals import StopSignals
 MAX_ANSWER_TOKENS: Final = 128
 ANSWER_TIMEOUT_S: Final = 120
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def run(balancer: BalancerConfig, agent: AgentConfig, *, model: str, question: str) -> int:
@@ -51,21 +51,20 @@ async def serve(
         Balancer(balancer_config).running() as balancer,
         Agent(agent_config).running() as agent,
     ):
-        first_contact = asyncio.create_task(greet(balancer, balancer_config, model, question))
         stopped = asyncio.create_task(signals.wait())
-        await asyncio.wait((first_contact, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if first_contact.done():
-            try:
-                first_contact.result()
-                await stopped
-            finally:
-                stopped.cancel()
-        first_contact.cancel()
-        console.print("\nStopping…")
-        await signals.unless_again(agent.drain())
-        await signals.unless_again(balancer.drain())
-        with contextlib.suppress(asyncio.CancelledError):
-            await first_contact
+        greeting = asyncio.create_task(greet(balancer, balancer_config, model, question))
+        await asyncio.wait((greeting, stopped), return_when=asyncio.FIRST_COMPLETED)
+        failure = greeting.exception() if greeting.done() else None
+        if failure is None:
+            await stopped
+            greeting.cancel()
+            console.print("\nStopping…")
+            await signals.unless_again(agent.drain())
+            await signals.unless_again(balancer.drain())
+        stopped.cancel()
+    # Raised out here: the task groups within would wrap it.
+    if failure is not None:
+        raise failure
 
 
 async def greet(balancer: Balancer, config: BalancerConfig, model: str, question: str) -> None:
@@ -153,7 +152,7 @@ def say_where(config: BalancerConfig) -> None:
         ("Management", f"http://{config.management.text}"),
     )
     for label, url in places:
-        console.print(f"  {label:<11} [cyan]{url}[/]", soft_wrap=True)
+        console.print(f"  {label:<11} [cyan]{url}[/]")
     body = '{"model": "local", "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
     command = (
         f"curl -N http://{config.openai.text}/v1/chat/completions "

@@ -63,9 +63,10 @@ class Link:
         self._status = status
         self._listener = listener
         self._connection: LinkConnection | None = None
+        self._is_leaving = False
 
     async def run(self) -> None:
-        """Connect and stay connected until cancelled."""
+        """Connect and stay connected, until cancelled or after :meth:`say_goodbye`."""
         backoff = Backoff(FIRST_RETRY_S, MAX_RETRY_S, random.random)
         was_told = ""
         while True:
@@ -83,6 +84,8 @@ class Link:
             finally:
                 self._connection = None
                 self._listener.on_link_lost()
+            if self._is_leaving:
+                return
             if connection.is_welcome:
                 backoff.reset()
                 was_told = ""
@@ -100,7 +103,8 @@ class Link:
             self._connection.socket.send_binary(message)
 
     def say_goodbye(self) -> None:
-        """Tell the balancer that this agent stops on purpose."""
+        """Tell the balancer that this agent stops on purpose, and close."""
+        self._is_leaving = True
         if self._connection is not None:
             self._connection.send(wire.Goodbye())
             self._connection.socket.close(CLOSE_GOING_AWAY, "the agent stops")
