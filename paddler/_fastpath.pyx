@@ -734,8 +734,8 @@ cdef class SlotTable:
         memory = <char*> mmap(
             NULL, self.mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0
         )
-        if memory == <char*> MAP_FAILED:  # pragma: no cover - the machine is out of memory
-            raise MemoryError(f"no {self.mapped_bytes} bytes of shared memory for slots")
+        if memory == <char*> MAP_FAILED:  # the machine is out of memory
+            raise MemoryError(f"no {self.mapped_bytes} bytes for slots")  # pragma: no cover
         self.used_rows = <uint32_t*> memory
         self.generations = <uint32_t*> (memory + CACHE_LINE)
         self.busy_slots = <int16_t*> (self.generations + capacity)
@@ -754,8 +754,8 @@ cdef class SlotTable:
     cdef int grow_leases(self) except -1:
         cdef uint32_t room = max(2 * self.lease_room, <uint32_t> FIRST_LEASES)
         cdef Lease* leases = <Lease*> PyMem_Realloc(self.leases, room * sizeof(Lease))
-        if leases == NULL:  # pragma: no cover - the machine is out of memory
-            raise MemoryError(f"no memory for {room} leases")
+        if leases == NULL:  # the machine is out of memory
+            raise MemoryError(f"no memory for {room} leases")  # pragma: no cover
         for index in range(self.lease_room, room):
             leases[index] = Lease(
                 generation=0, row_generation=0, row=NOT_LIVE, next_free=index + 1

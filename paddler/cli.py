@@ -82,13 +82,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     try:
         code: int = arguments.run(arguments)
-    except ConfigError as error:
-        return complain(error, EXIT_USAGE)
-    except StartError as error:
-        return complain(error, EXIT_FAILURE)
     except KeyboardInterrupt:
         return EXIT_OK
+    except Exception as error:
+        match ungrouped(error):
+            case ConfigError() as mistake:
+                return complain(mistake, EXIT_USAGE)
+            case StartError() as reason:
+                return complain(reason, EXIT_FAILURE)
+        raise
     return code
+
+
+def ungrouped(error: BaseException) -> BaseException:
+    """The error inside groups of one: a task group wraps whatever its block raises."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def complain(error: Exception, code: int) -> int:

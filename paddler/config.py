@@ -80,6 +80,11 @@ def split_address(text: str) -> tuple[str, int]:
     return host, int(port_text)
 
 
+def join_address(host: str, port: int) -> str:
+    """``host:port``, or ``[v6]:port``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def parse_duration_ms(text: str) -> int:
     """Milliseconds of ``1500``, ``1500ms``, ``3s``, ``5m`` or ``1h``."""
     match = _DURATION.fullmatch(text)

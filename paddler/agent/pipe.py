@@ -55,7 +55,7 @@ class WorkerPipe(asyncio.Protocol):
         for packet in self._parser.feed(data):
             self._on_packet(*packet)
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """The worker is gone, or is being closed."""
         self._transport = None
         self._on_lost()

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 import uvloop
 
 from paddler import __version__
+from paddler.balancer import pool
 from paddler.balancer.desired_state import DesiredStateStore, open_database
-from paddler.balancer.pool import Pool
+from paddler.balancer.link import Pool
 from paddler.balancer.relay import Dispatcher
 from paddler.balancer.services import openai
 from paddler.balancer.services.agents import AgentsService
@@ -20,7 +21,7 @@ from paddler.balancer.services.openai import OpenAIService
 from paddler.balancer.services.panel import PanelService
 from paddler.balancer.statsd import report_gauges
 from paddler.balancer.waitline import Waitline
-from paddler.config import Address, BalancerConfig
+from paddler.config import Address, BalancerConfig, join_address
 from paddler.errors import StartError
 from paddler.net.cors import Cors
 from paddler.net.http import Router, Site
@@ -51,7 +52,7 @@ class Balancer:
     def __init__(self, config: BalancerConfig) -> None:
         self._config = config
         self.state = DesiredStateStore(open_database(config.state_database))
-        self.pool = Pool()
+        self.pool: Pool = pool.Pool()
         self._waitline = Waitline(
             self.pool,
             limit=config.buffering.max_requests,
@@ -106,7 +107,7 @@ class Balancer:
         config = self._config
         panel_origins = set()
         if config.panel is not None:
-            panel_origins = {f"http://{config.panel.host}:{config.panel.port}"}
+            panel_origins = {f"http://{join_address(config.panel.host, config.panel.port)}"}
         management = Router()
         self._management.add_routes(management)
         self._agents.add_routes(management)
@@ -145,7 +146,7 @@ class Balancer:
         except OSError as error:
             raise StartError(explain_bind_error(flag, address, error)) from error
         self._listeners.append(listener)
-        log.info("%s: listening on %s:%d", flag, address.host, address.port)
+        log.info("%s: listening on %s", flag, join_address(address.host, address.port))
         return listener
 
     async def _close(self) -> None:

@@ -46,6 +46,7 @@ class StateDatabase(Protocol):
 
     def load(self) -> DesiredState:
         """The stored state, or the default one; :class:`StartError` if it is unreadable."""
+        ...
 
     def save(self, state: DesiredState) -> None:
         """Store ``state`` or raise :class:`StateNotStored`."""
@@ -95,7 +96,7 @@ class FileDatabase:
             return DEFAULT_DESIRED_STATE
         try:
             return parse_state_file(content)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise StartError(
                 f"--state-database: {self._path} does not hold a state of this version: {error}. "
                 "It was left as it is: repair it, or move it away to start with the default state"

@@ -12,12 +12,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from paddler._fastpath import OVERRUN, Relay, Sink
-from paddler.balancer.pool import Agent, Lease
+from paddler.balancer import pool
 from paddler.errors import RemoteProtocolError
 from paddler.messages import link as wire
 from paddler.messages.inference import Failure
@@ -25,6 +25,11 @@ from paddler.messages.link import FRAME_FINAL, Finished, FrameKind, Sampling
 from paddler.messages.state import ApplicableState
 
 log = logging.getLogger(__name__)
+
+# The pool knows links only as something that can be replaced; these are its own with ours.
+Agent: TypeAlias = "pool.Agent[AgentLink]"
+Lease: TypeAlias = "pool.Lease[AgentLink]"
+Pool: TypeAlias = "pool.Pool[AgentLink]"
 
 
 class LinkSocket(Protocol):
@@ -42,6 +47,7 @@ class Outlet(Protocol):
 
     def open_sink(self, stream_id: int, agent: Agent, now: float) -> Sink:
         """The encoding of this answer's tokens. Called again if another agent takes over."""
+        ...
 
     def on_result(self, payload: bytes, agent: Agent) -> None:
         """Take a ``GeneratedTokenResult`` (JSON) that does not end the answer."""

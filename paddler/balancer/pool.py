@@ -5,30 +5,29 @@ its row along, which voids the leases on it, so nothing has to be given back the
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from paddler._fastpath import SlotTable
 from paddler.messages.agents import AgentSnapshot, AgentsSnapshot, AgentStatus
-from paddler.messages.state import ApplicableState
 
 
-class Outbound(Protocol):
-    """What the core may ask of an agent's link."""
-
-    def send_state(self, state: ApplicableState, *, is_default: bool) -> None:
-        """Tell the agent what to run."""
+class Replaceable(Protocol):
+    """What the pool asks of an agent's link."""
 
     def replace(self) -> None:
         """Close: the same agent has dialled again."""
 
 
-class Agent:
+LinkT = TypeVar("LinkT", bound=Replaceable)
+
+
+class Agent(Generic[LinkT]):
     """One connected agent. Read by anybody, changed by its :class:`Pool` only."""
 
     __slots__ = ("id", "link", "name", "row", "status")
 
     def __init__(
-        self, agent_id: str, name: str | None, row: int, status: AgentStatus, link: Outbound
+        self, agent_id: str, name: str | None, row: int, status: AgentStatus, link: LinkT
     ) -> None:
         self.id = agent_id
         self.name = name
@@ -42,12 +41,12 @@ class Agent:
         return f'agent "{self.name}"' if self.name is not None else "unnamed agent"
 
 
-class Lease:
+class Lease(Generic[LinkT]):
     """One busy slot, given back exactly once however its request ends."""
 
     __slots__ = ("_lease_id", "_pool", "agent")
 
-    def __init__(self, pool: "Pool", agent: Agent, lease_id: int) -> None:
+    def __init__(self, pool: "Pool[LinkT]", agent: Agent[LinkT], lease_id: int) -> None:
         self._pool = pool
         self._lease_id = lease_id
         self.agent = agent
@@ -57,18 +56,20 @@ class Lease:
         self._pool.release(self._lease_id)
 
 
-class Pool:
+class Pool(Generic[LinkT]):
     """All connected agents. ``watch`` callbacks run after every change of agents or slots."""
 
     def __init__(self, slots: SlotTable | None = None) -> None:
         self._slots = slots if slots is not None else SlotTable()
-        self._by_id: dict[str, Agent] = {}
-        self._by_row: dict[int, Agent] = {}
+        self._by_id: dict[str, Agent[LinkT]] = {}
+        self._by_row: dict[int, Agent[LinkT]] = {}
         self._watchers: list[Callable[[], None]] = []
 
     # --- agents --------------------------------------------------------------------------------
 
-    def join(self, agent_id: str, name: str | None, status: AgentStatus, link: Outbound) -> Agent:
+    def join(
+        self, agent_id: str, name: str | None, status: AgentStatus, link: LinkT
+    ) -> Agent[LinkT]:
         """Take in an agent. One that is still here under this id is replaced: it dialled again."""
         if (older := self._by_id.get(agent_id)) is not None:
             self._forget(older)
@@ -79,7 +80,7 @@ class Pool:
         self._changed()
         return agent
 
-    def leave(self, agent: Agent) -> bool:
+    def leave(self, agent: Agent[LinkT]) -> bool:
         """Forget an agent; ``False`` if it had been replaced or forgotten before."""
         if self._by_id.get(agent.id) is not agent:
             return False
@@ -87,7 +88,7 @@ class Pool:
         self._changed()
         return True
 
-    def update(self, agent: Agent, status: AgentStatus) -> None:
+    def update(self, agent: Agent[LinkT], status: AgentStatus) -> None:
         """Take an agent's report. Slots claimed here are not the agent's to tell."""
         if self._by_id.get(agent.id) is not agent or status == agent.status:
             return
@@ -95,18 +96,18 @@ class Pool:
         self._slots.set_limit(agent.row, status.slots_total)
         self._changed()
 
-    def find(self, agent_id: str) -> Agent | None:
+    def find(self, agent_id: str) -> Agent[LinkT] | None:
         """The agent with this id."""
         return self._by_id.get(agent_id)
 
     @property
-    def agents(self) -> list[Agent]:
+    def agents(self) -> list[Agent[LinkT]]:
         """All agents, by name, then id; unnamed ones last."""
         return sorted(self._by_id.values(), key=lambda a: (a.name is None, a.name or "", a.id))
 
     # --- slots ---------------------------------------------------------------------------------
 
-    def claim(self) -> Lease | None:
+    def claim(self) -> Lease[LinkT] | None:
         """A slot on the least busy agent; ``None`` when all are taken. O(agents), compiled."""
         lease_id = self._slots.claim()
         if lease_id == 0:
@@ -140,7 +141,7 @@ class Pool:
         """What the management service shows."""
         return AgentsSnapshot(tuple(self._show(agent) for agent in self.agents))
 
-    def _show(self, agent: Agent) -> AgentSnapshot:
+    def _show(self, agent: Agent[LinkT]) -> AgentSnapshot:
         status = agent.status
         return AgentSnapshot(
             desired_slots_total=status.desired_slots_total,
@@ -158,7 +159,7 @@ class Pool:
             uses_chat_template_override=status.uses_chat_template_override,
         )
 
-    def _forget(self, agent: Agent) -> None:
+    def _forget(self, agent: Agent[LinkT]) -> None:
         del self._by_id[agent.id]
         del self._by_row[agent.row]
         self._slots.remove(agent.row)

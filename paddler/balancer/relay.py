@@ -7,9 +7,16 @@ Tokens do not pass here: from the link's read to the client's write they stay in
 import asyncio
 from typing import Final
 
-from paddler.balancer.link import AgentLink, Completed, Lost, Outlet, Rejected, item_timeout
+from paddler.balancer.link import (
+    AgentLink,
+    Completed,
+    Lost,
+    Outlet,
+    Pool,
+    Rejected,
+    item_timeout,
+)
 from paddler.balancer.policy import may_fail_over
-from paddler.balancer.pool import Pool
 from paddler.balancer.waitline import Refusal, Waitline
 from paddler.messages.inference import Failure
 from paddler.messages.link import ConversationJob, RawPromptJob, Sampling
@@ -26,7 +33,7 @@ Outcome = Completed | Rejected | Failure
 class Dispatcher:
     """Runs requests on the pool's agents."""
 
-    def __init__(self, pool: Pool, waitline: Waitline, *, item_timeout_s: float) -> None:
+    def __init__(self, pool: Pool, waitline: Waitline[AgentLink], *, item_timeout_s: float) -> None:
         self._pool = pool
         self._waitline = waitline
         self._item_timeout_s = item_timeout_s
@@ -51,7 +58,6 @@ class Dispatcher:
                 lease.release()
                 return item_timeout(self._item_timeout_s)
             link = lease.agent.link
-            assert isinstance(link, AgentLink)
             stream = link.start(lease, job, sampling or Sampling(), outlet, self._item_timeout_s)
             tokens_of = stream.sink
             try:
@@ -69,5 +75,4 @@ class Dispatcher:
         """End whatever waits or runs with its named error, now and from now on."""
         self._waitline.stop()
         for agent in self._pool.agents:
-            assert isinstance(agent.link, AgentLink)
             agent.link.stop_all(REFUSALS[Refusal.STOPPING])

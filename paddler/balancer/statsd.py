@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 
-from paddler.balancer.pool import Pool
+from paddler.balancer.link import AgentLink, Pool
 from paddler.balancer.waitline import Waitline
 from paddler.config import Address
 
@@ -18,7 +18,7 @@ def encode_gauge(prefix: str, name: str, value: int) -> bytes:
 
 
 async def report_gauges(
-    address: Address, prefix: str, interval_s: float, pool: Pool, waitline: Waitline
+    address: Address, prefix: str, interval_s: float, pool: Pool, waitline: Waitline[AgentLink]
 ) -> None:
     """Send the three gauges now and then every ``interval_s``, until cancelled.
 

@@ -8,9 +8,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from typing import Generic, TypeAlias
 
 from paddler.balancer.policy import Admission, admit
-from paddler.balancer.pool import Lease, Pool
+from paddler.balancer.pool import Lease, LinkT, Pool
 
 
 class Refusal(Enum):
@@ -21,20 +22,20 @@ class Refusal(Enum):
     STOPPING = "stopping"
 
 
-Place = asyncio.Future[Lease | Refusal]
+Place: TypeAlias = asyncio.Future[Lease[LinkT] | Refusal]
 
 
-class Waitline:
+class Waitline(Generic[LinkT]):
     """Hands free slots of ``pool`` to those who wait. Counts everybody who waits for one.
 
     ``limit``: requests that may wait. ``timeout_s``: longest stay.
     """
 
-    def __init__(self, pool: Pool, *, limit: int, timeout_s: float) -> None:
+    def __init__(self, pool: Pool[LinkT], *, limit: int, timeout_s: float) -> None:
         self._pool = pool
         self._limit = limit
         self._timeout_s = timeout_s
-        self._places: deque[Place] = deque()
+        self._places: deque[Place[LinkT]] = deque()
         self._is_serving = False
         self._is_stopped = False
         self._watchers: list[Callable[[], None]] = []
@@ -49,7 +50,7 @@ class Waitline:
         """Call ``callback`` after every change of :attr:`waiting`."""
         self._watchers.append(callback)
 
-    async def wait_slot(self, *, goes_first: bool = False) -> Lease | Refusal:
+    async def wait_slot(self, *, goes_first: bool = False) -> Lease[LinkT] | Refusal:
         """A slot, at once or after a wait, or why there is none.
 
         ``goes_first``: a request that had a slot and lost it. Cancelling gives the place
@@ -72,9 +73,9 @@ class Waitline:
             self._answer(self._places.popleft(), Refusal.STOPPING)
         self._changed()
 
-    async def _wait_in_line(self, *, goes_first: bool) -> Lease | Refusal:
+    async def _wait_in_line(self, *, goes_first: bool) -> Lease[LinkT] | Refusal:
         loop = asyncio.get_running_loop()
-        place: Place = loop.create_future()
+        place: Place[LinkT] = loop.create_future()
         if goes_first:
             self._places.appendleft(place)
         else:
@@ -117,7 +118,7 @@ class Waitline:
         if served:
             self._changed()
 
-    def _answer(self, place: Place, answer: Lease | Refusal) -> None:
+    def _answer(self, place: Place[LinkT], answer: Lease[LinkT] | Refusal) -> None:
         if not place.done():
             place.set_result(answer)
 

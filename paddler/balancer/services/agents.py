@@ -9,8 +9,7 @@ import msgspec
 
 from paddler import __version__
 from paddler.balancer.desired_state import DesiredStateStore
-from paddler.balancer.link import AgentLink
-from paddler.balancer.pool import Agent, Pool
+from paddler.balancer.link import Agent, AgentLink, Pool
 from paddler.errors import ClientError, RemoteProtocolError
 from paddler.messages import link as wire
 from paddler.net.connection import Exchange

@@ -3,7 +3,7 @@
 import msgspec
 
 from paddler.balancer.desired_state import DesiredStateStore
-from paddler.balancer.pool import Pool
+from paddler.balancer.link import AgentLink, Pool
 from paddler.balancer.services.body import read_json
 from paddler.balancer.services.health import get_health
 from paddler.balancer.waitline import Waitline
@@ -20,7 +20,7 @@ decode_desired_state = msgspec.json.Decoder(DesiredState).decode
 class ManagementService:
     """Routes of the management listener, the agent socket aside."""
 
-    def __init__(self, pool: Pool, waitline: Waitline, state: DesiredStateStore) -> None:
+    def __init__(self, pool: Pool, waitline: Waitline[AgentLink], state: DesiredStateStore) -> None:
         self._pool = pool
         self._waitline = waitline
         self._state = state

@@ -5,8 +5,7 @@ from typing import Final
 import msgspec
 
 from paddler._fastpath import Sink
-from paddler.balancer.link import Completed, Rejected
-from paddler.balancer.pool import Agent
+from paddler.balancer.link import Agent, Completed, Rejected
 from paddler.balancer.relay import Outcome
 from paddler.balancer.services.outlet import ExchangeOutlet
 from paddler.messages.inference import (

@@ -7,8 +7,7 @@ import msgspec
 
 from paddler._fastpath import FRAMING_RAW, Sink
 from paddler.balancer.desired_state import DesiredStateStore
-from paddler.balancer.link import Completed, Rejected
-from paddler.balancer.pool import Agent
+from paddler.balancer.link import Agent, Completed, Rejected
 from paddler.balancer.relay import Dispatcher, Outcome
 from paddler.balancer.services.body import read_json
 from paddler.balancer.services.health import get_health
