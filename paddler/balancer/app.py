@@ -16,6 +16,7 @@ from paddler.balancer.relay import Dispatcher
 from paddler.balancer.services import openai
 from paddler.balancer.services.agents import AgentsService
 from paddler.balancer.services.inference import InferenceService
+from paddler.balancer.services.inference_socket import InferenceSocketService
 from paddler.balancer.services.management import ManagementService
 from paddler.balancer.services.openai import OpenAIService
 from paddler.balancer.services.panel import PanelService
@@ -63,6 +64,9 @@ class Balancer:
         )
         self._agents = AgentsService(self.pool, self.state)
         self._management = ManagementService(self.pool, self._waitline, self.state)
+        self._sockets = InferenceSocketService(
+            self._dispatcher, self.state, max_message_bytes=config.max_body_bytes
+        )
         self._listeners: list[Listener] = []
         self._management_listener: Listener | None = None
 
@@ -95,6 +99,7 @@ class Balancer:
         grace_s = self._config.drain_timeout_ms / 1000
         for listener in self._listeners:
             listener.close()
+        self._sockets.drain()
         clients = [one for one in self._listeners if one is not self._management_listener]
         timer = asyncio.get_running_loop().call_later(grace_s, self._dispatcher.stop)
         try:
@@ -119,6 +124,7 @@ class Balancer:
         inference_cors = Cors(config.inference_origins | panel_origins)
         inference = Router()
         InferenceService(self._dispatcher, self.state).add_routes(inference)
+        self._sockets.add_routes(inference)
         await self._open(
             "--inference-addr",
             config.inference,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from paddler.messages._base import Strict
+from paddler.messages._base import OneOf, Strict
 from paddler.messages.state import I32
 
 # --- requests ----------------------------------------------------------------------------------
@@ -101,6 +101,65 @@ class ContinueFromConversationHistory(Strict, frozen=True, kw_only=True):
     tools: list[Tool] = msgspec.field(default_factory=list)
 
 
+# --- requests on the WebSocket -----------------------------------------------------------------
+
+
+class SocketJob(OneOf, frozen=True):
+    """What a client asks for on the WebSocket."""
+
+    conversation: ContinueFromConversationHistory | UnsetType = msgspec.field(
+        default=UNSET, name="ContinueFromConversationHistory"
+    )
+    raw_prompt: ContinueFromRawPrompt | UnsetType = msgspec.field(
+        default=UNSET, name="ContinueFromRawPrompt"
+    )
+
+
+class SocketRequest(Strict, frozen=True):
+    """A request under an id of the client's choice, unique among those in flight on its socket."""
+
+    id: str
+    request: SocketJob
+
+
+class SocketNotification(OneOf, frozen=True):
+    """What a client tells without expecting an answer."""
+
+    stop_responding_to: str = msgspec.field(name="StopRespondingTo")
+
+
+class Failure(Strict, frozen=True):
+    """The ``error`` of an :class:`ErrorEnvelope`; codes follow HTTP's meaning."""
+
+    code: int
+    description: str
+
+
+class ErrorEnvelope(Strict, frozen=True):
+    """An error that ends one request."""
+
+    request_id: str
+    error: Failure
+
+
+class SocketMessage(OneOf, frozen=True, rename="pascal"):
+    """One text frame from a client."""
+
+    request: SocketRequest | UnsetType = UNSET
+    notification: SocketNotification | UnsetType = UNSET
+    error: ErrorEnvelope | UnsetType = UNSET
+
+
+class _LooseRequest(Struct, frozen=True):
+    id: str
+
+
+class LooseSocketMessage(Struct, frozen=True, rename={"request": "Request"}):
+    """As much of a malformed request as it takes to answer it."""
+
+    request: _LooseRequest
+
+
 # --- answers -----------------------------------------------------------------------------------
 
 
@@ -125,20 +184,6 @@ class TokenUsage(Struct, frozen=True, kw_only=True):
             + self.tool_call_tokens
             + self.undeterminable_tokens
         )
-
-
-class Failure(Struct, frozen=True):
-    """The ``error`` of an :class:`ErrorEnvelope`; codes follow HTTP's meaning."""
-
-    code: int
-    description: str
-
-
-class ErrorEnvelope(Struct, frozen=True):
-    """An error that ends one request."""
-
-    request_id: str
-    error: Failure
 
 
 class ErrorMessage(Struct, frozen=True, rename={"error": "Error"}):
@@ -194,3 +239,5 @@ Milliseconds = Annotated[int, Meta(ge=0)]
 
 decode_raw_prompt = msgspec.json.Decoder(ContinueFromRawPrompt).decode
 decode_conversation = msgspec.json.Decoder(ContinueFromConversationHistory).decode
+decode_socket_message = msgspec.json.Decoder(SocketMessage).decode
+decode_loose_socket_message = msgspec.json.Decoder(LooseSocketMessage).decode

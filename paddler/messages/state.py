@@ -1,7 +1,6 @@
 """What operators ask for: the desired state, and what agents are told: the applicable state."""
 
-import math
-import struct
+import ctypes
 from typing import Annotated, Literal
 
 import msgspec
@@ -29,14 +28,12 @@ def shortest_f32(value: float) -> float:
     The wire holds these numbers as 32-bit floats and prints them shortest:
     0.8 stays 0.8, 0.123456789 comes back as 0.12345679.
     """
-    if not math.isfinite(value):
-        return value
-    exact = struct.pack("<f", value)
-    for digits in range(6, 9):
-        short = float(f"{value:.{digits}g}")
-        if struct.pack("<f", short) == exact:
+    exact = ctypes.c_float(value).value
+    for digits in range(1, 9):
+        short = float(f"{exact:.{digits}g}")
+        if ctypes.c_float(short).value == exact:
             return short
-    return float(f"{struct.unpack('<f', exact)[0]:.9g}")
+    return float(f"{exact:.9g}")
 
 
 class HuggingFaceModel(Strict, frozen=True):

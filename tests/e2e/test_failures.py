@@ -141,6 +141,7 @@ def test_a_balancer_killed_in_mid_answer_leaves_no_slot_taken(
         assert fleet.balancer is not None
         fleet.balancer.signal(signal.SIGKILL)
         fleet.balancer.wait()
+        answer.cut()
         fleet.start_balancer()
         fleet.wait_slots(1)
         # The one slot is the old request's unless its loss was noticed.

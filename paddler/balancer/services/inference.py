@@ -1,26 +1,17 @@
 """The inference service: what applications call natively."""
 
-from typing import Final
-
 from paddler.balancer.desired_state import DesiredStateStore
 from paddler.balancer.relay import Dispatcher
 from paddler.balancer.services.body import read_json
 from paddler.balancer.services.health import get_health
 from paddler.balancer.services.ndjson import NdjsonOutlet
+from paddler.balancer.services.request_checks import TOKENS_DISABLED, require_known_properties
 from paddler.errors import ClientError
 from paddler.ids import new_id
-from paddler.messages.inference import (
-    ContinueFromConversationHistory,
-    decode_conversation,
-    decode_raw_prompt,
-)
+from paddler.messages.inference import decode_conversation, decode_raw_prompt
 from paddler.messages.link import ConversationJob, RawPromptJob
 from paddler.net.connection import Exchange
 from paddler.net.http import Router
-
-TOKENS_DISABLED: Final = (
-    "Token generation is disabled while the cluster is configured for embeddings"
-)
 
 
 class InferenceService:
@@ -62,17 +53,3 @@ class InferenceService:
         exchange.start(200, "application/json", (("cache-control", "no-cache"),))
         with NdjsonOutlet(exchange, new_id()) as outlet:
             outlet.end(await self._dispatcher.run(job, outlet))
-
-
-def require_known_properties(request: ContinueFromConversationHistory) -> None:
-    """Refuse a tool that requires a property which it does not declare."""
-    for tool in request.tools:
-        parameters = tool.function.parameters
-        if parameters is None or not (parameters.required and parameters.properties is not None):
-            continue
-        for name in parameters.required:
-            if name not in (parameters.properties or {}):
-                raise ClientError(
-                    f"Invalid request parameters: Required field '{name}' not found in properties",
-                    code="tool_schema",
-                )

@@ -1,74 +1,30 @@
 """Answers of the native inference service as newline-delimited JSON."""
 
-from typing import Final
-
-import msgspec
-
 from paddler._fastpath import Sink
-from paddler.balancer.link import Agent, Completed, Rejected
+from paddler.balancer.link import Agent
 from paddler.balancer.relay import Outcome
-from paddler.balancer.services.outlet import ExchangeOutlet
-from paddler.messages.inference import (
-    ErrorEnvelope,
-    ErrorMessage,
-    Failure,
-    GeneratedTokenResult,
+from paddler.balancer.services.native_encoding import (
+    TOKEN_SUFFIX,
+    final_message,
+    result_message,
+    token_prefixes,
 )
+from paddler.balancer.services.outlet import StreamingOutlet
 from paddler.net.connection import Exchange
 
-# In the order of the token kinds of the link (content, reasoning, tool call, undeterminable).
-TOKEN_VARIANTS: Final = ("ContentToken", "ReasoningToken", "ToolCallToken", "UndeterminableToken")
 
-encode = msgspec.json.Encoder().encode
-
-
-def envelope_prefix(generated_by: str | None, request_id: str) -> bytes:
-    """What stands before a ``GeneratedTokenResult`` in its message; ``}}}`` closes it."""
-    return b'{"Response":{"generated_by":%b,"request_id":%b,"response":{"GeneratedToken":' % (
-        encode(generated_by),
-        encode(request_id),
-    )
-
-
-def token_prefixes(generated_by: str | None, request_id: str) -> tuple[bytes, ...]:
-    """What stands before a token's text, for each kind of token."""
-    prefix = envelope_prefix(generated_by, request_id)
-    return tuple(b'%b{"%b":"' % (prefix, variant.encode()) for variant in TOKEN_VARIANTS)
-
-
-def error_message(failure: Failure, request_id: str) -> bytes:
-    """``{"Error": …}`` for one request."""
-    return encode(ErrorMessage(ErrorEnvelope(request_id, failure)))
-
-
-def result_message(result: bytes, generated_by: str | None, request_id: str) -> bytes:
-    """``{"Response": …}`` around a ``GeneratedTokenResult`` in JSON."""
-    return envelope_prefix(generated_by, request_id) + result + b"}}}"
-
-
-def final_message(outcome: Outcome, request_id: str) -> bytes:
-    """The message that ends an answer."""
-    match outcome:
-        case Completed():
-            done = GeneratedTokenResult(done={"usage": outcome.finished.usage})
-            return result_message(encode(done), outcome.agent.name, request_id)
-        case Rejected():
-            return result_message(outcome.payload, outcome.agent.name, request_id)
-        case Failure():
-            return error_message(outcome, request_id)
-
-
-class NdjsonOutlet(ExchangeOutlet):
+class NdjsonOutlet(StreamingOutlet):
     """One answer as lines on an HTTP response that has been started."""
 
     def __init__(self, exchange: Exchange, request_id: str) -> None:
-        super().__init__(exchange)
+        super().__init__(exchange.write_raw, exchange.framing, exchange.flow, exchange.abort)
+        self._exchange = exchange
         self._request_id = request_id
 
     def open_sink(self, stream_id: int, agent: Agent, now: float) -> Sink:
         """Lines with this agent's name."""
         prefixes = token_prefixes(agent.name, self._request_id)
-        return self._make_sink(stream_id, prefixes, b'"}}}}\n', now)
+        return self._make_sink(stream_id, prefixes, TOKEN_SUFFIX + b"\n", now)
 
     def on_result(self, payload: bytes, agent: Agent) -> None:
         """Write one line."""

@@ -11,7 +11,7 @@ from paddler.balancer.link import Agent, Completed, Rejected
 from paddler.balancer.relay import Dispatcher, Outcome
 from paddler.balancer.services.body import read_json
 from paddler.balancer.services.health import get_health
-from paddler.balancer.services.outlet import MAX_UNSENT_BYTES, ExchangeOutlet
+from paddler.balancer.services.outlet import MAX_UNSENT_BYTES, StreamingOutlet
 from paddler.errors import ClientError
 from paddler.ids import new_id
 from paddler.messages import openai as api
@@ -171,11 +171,12 @@ class CollectedAnswer:
         return json(200, body)
 
 
-class StreamedAnswer(ExchangeOutlet):
+class StreamedAnswer(StreamingOutlet):
     """An answer as server-sent events; the status goes out once a slot is claimed."""
 
     def __init__(self, exchange: Exchange, head: AnswerHead, *, with_usage: bool) -> None:
-        super().__init__(exchange)
+        super().__init__(exchange.write_raw, exchange.framing, exchange.flow, exchange.abort)
+        self._exchange = exchange
         self._head = head
         self._with_usage = with_usage
         self._is_started = False
