@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from paddler.agent.worker.batch import Chunk
+from paddler.agent.worker.grammar import Gbnf
 from paddler.messages.link import Sampling
 
 
@@ -27,6 +28,16 @@ class DecodeOutcome(IntEnum):
     def _missing_(cls, value: object) -> "DecodeOutcome | None":
         # llama.h: everything below -1 is fatal; future codes are treated as the worst known.
         return cls.COMPUTE_FAILED if isinstance(value, int) and value < -1 else None
+
+
+class GrammarRefused(Exception):
+    """The request's grammar does not compile."""
+
+
+class NoToken(NamedTuple):
+    """Nothing can follow in a slot."""
+
+    reason: str
 
 
 class Engine(Protocol):
@@ -66,8 +77,8 @@ class Engine(Protocol):
         """
         ...
 
-    def open(self, slot: int, prompt: list[int], sampling: Sampling) -> None:
-        """Prepare sampling for a new request in this slot."""
+    def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
+        """Prepare sampling for a new request in this slot; :class:`GrammarRefused`."""
         ...
 
     def release(self, slot: int) -> None:
@@ -78,8 +89,8 @@ class Engine(Protocol):
         """Decode one batch: the next pending tokens of each chunk's sequence."""
         ...
 
-    def sample(self, slots: Sequence[int]) -> list[int]:
-        """The next token of each slot whose last chunk was decoded just now."""
+    def sample(self, slots: Sequence[int]) -> list[int | NoToken]:
+        """The next token of each slot whose last chunk was decoded just now, or why none."""
         ...
 
 
@@ -139,8 +150,10 @@ class ScriptedEngine:
         self._cells[slot] = min(self._cells[slot], length)
         return True
 
-    def open(self, slot: int, prompt: list[int], sampling: Sampling) -> None:
-        """Start the script of this prompt."""
+    def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
+        """Start the script of this prompt. Only the grammar ``broken`` is refused."""
+        if grammar is not None and grammar.text == "broken":
+            raise GrammarRefused("broken")
         self.open_slots.add(slot)
         self._left[slot] = list(self._answers.get(bytes(prompt), [*prompt, self.END]))
 
@@ -167,6 +180,9 @@ class ScriptedEngine:
             self._cells[chunk.sequence.slot] += chunk.tokens
         return DecodeOutcome.DECODED
 
-    def sample(self, slots: Sequence[int]) -> list[int]:
-        """The next bytes of the scripts."""
-        return [self._left[slot].pop(0) for slot in slots]
+    def sample(self, slots: Sequence[int]) -> list[int | NoToken]:
+        """The next bytes of the scripts; at the end of one there is no token."""
+        return [
+            self._left[slot].pop(0) if self._left[slot] else NoToken("script is over")
+            for slot in slots
+        ]

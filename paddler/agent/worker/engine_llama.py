@@ -14,9 +14,17 @@ from llama_cpp import llama_cpp
 from llama_cpp._ggml import libggml
 
 from paddler.agent.worker.batch import Chunk
-from paddler.agent.worker.engine import DecodeOutcome
+from paddler.agent.worker.engine import DecodeOutcome, GrammarRefused, NoToken
 from paddler.agent.worker.engine_log import EngineLog
-from paddler.agent.worker.sampling import SamplerChain, resolve, stages
+from paddler.agent.worker.grammar import Gbnf
+from paddler.agent.worker.sampling import (
+    Candidates,
+    GrammarSampler,
+    SamplerChain,
+    SamplingFailed,
+    resolve,
+    stages,
+)
 from paddler.messages.link import Sampling
 from paddler.messages.state import InferenceParameters
 
@@ -107,6 +115,11 @@ class Model:
     def handle(self) -> Any:
         """The native model, for making contexts."""
         return self._model
+
+    @property
+    def vocab(self) -> Any:
+        """The native vocabulary, for grammars."""
+        return self._vocab
 
     @property
     def has_encoder(self) -> bool:
@@ -240,6 +253,7 @@ class LlamaEngine:
         # What is computed at once: more in one batch gains nothing.
         self.max_prefill_beside_decode: int = llama_cpp.llama_n_ubatch(self._context)
         self._batch = _Batch(self.n_batch, slots)
+        self._candidates = Candidates(model.vocabulary_size)
 
     @property
     def has_memory(self) -> bool:
@@ -275,10 +289,11 @@ class LlamaEngine:
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return False
 
-    def open(self, slot: int, prompt: list[int], sampling: Sampling) -> None:
+    def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
         """Make the slot's sampler chain and show it the prompt."""
         values = resolve(self._parameters, sampling, context_size=self.context_size)
-        chain = SamplerChain(stages(values, vocabulary_size=self._model.vocabulary_size))
+        plan = stages(values, vocabulary_size=self._model.vocabulary_size)
+        chain = SamplerChain(plan, self._compile(grammar))
         chain.accept_prompt(prompt)
         self._chains[slot] = chain
 
@@ -299,11 +314,9 @@ class LlamaEngine:
         llama_cpp.llama_synchronize(self._context)
         return outcome
 
-    def sample(self, slots: Sequence[int]) -> list[int]:
+    def sample(self, slots: Sequence[int]) -> list[int | NoToken]:
         """Draw the next token of each slot from the logits of the last batch."""
-        return [
-            self._chains[slot].sample(self._context, self._output_index[slot]) for slot in slots
-        ]
+        return [self._sample(slot) for slot in slots]
 
     def close(self) -> None:
         """Free the chains and the context."""
@@ -318,6 +331,23 @@ class LlamaEngine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _compile(self, grammar: Gbnf | None) -> GrammarSampler | None:
+        if grammar is None:
+            return None
+        _engine_log.first_error = None
+        try:
+            return GrammarSampler(self._model.vocab, grammar)
+        except SamplingFailed as error:
+            raise GrammarRefused(_engine_log.first_error or str(error)) from error
+
+    def _sample(self, slot: int) -> int | NoToken:
+        try:
+            return self._chains[slot].sample(
+                self._context, self._output_index[slot], self._candidates
+            )
+        except SamplingFailed as error:
+            return NoToken(str(error))
 
 
 class _Batch:

@@ -1,10 +1,11 @@
 """From a request to the text of its prompt, or to the reason why there is none."""
 
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from paddler.agent.worker.chat_template import ChatTemplate, TemplateRenderError
+from paddler.agent.worker.grammar import Gbnf, SchemaNotSupported, gbnf_of
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
     ConversationMessage,
@@ -12,6 +13,15 @@ from paddler.messages.inference import (
     ImagePart,
 )
 from paddler.messages.link import ConversationJob, RawPromptJob
+
+INCOMPATIBLE: Final = "Grammar constraints are incompatible with thinking mode"
+
+
+class Prompt(NamedTuple):
+    """What is decoded, and the grammar that the answer obeys."""
+
+    text: str
+    grammar: Gbnf | None
 
 
 class PromptMaker:
@@ -27,7 +37,7 @@ class PromptMaker:
         self._template = template
         self._is_embeddings_only = is_embeddings_only
 
-    def make(self, job: RawPromptJob | ConversationJob) -> str | GeneratedTokenResult:
+    def make(self, job: RawPromptJob | ConversationJob) -> Prompt | GeneratedTokenResult:
         """The prompt, or the result that refuses the request."""
         if self._is_embeddings_only:
             return GeneratedTokenResult(
@@ -36,13 +46,27 @@ class PromptMaker:
                     "embeddings-only mode"
                 )
             )
-        if job.request.grammar is not None:
+        grammar = self._grammar_of(job)
+        if isinstance(grammar, GeneratedTokenResult):
+            return grammar
+        text = (
+            job.request.raw_prompt if isinstance(job, RawPromptJob) else self._render(job.request)
+        )
+        return Prompt(text, grammar) if isinstance(text, str) else text
+
+    def _grammar_of(
+        self, job: RawPromptJob | ConversationJob
+    ) -> Gbnf | GeneratedTokenResult | None:
+        if job.request.grammar is None:
+            return None
+        if isinstance(job, ConversationJob) and job.request.enable_thinking:
+            return GeneratedTokenResult(grammar_incompatible_with_thinking=INCOMPATIBLE)
+        try:
+            return gbnf_of(job.request.grammar)
+        except SchemaNotSupported as error:
             return GeneratedTokenResult(
-                grammar_initialization_failed=self._say("grammar constraints are not supported yet")
+                grammar_syntax_error=f"Failed to create grammar sampler: {error}"
             )
-        if isinstance(job, RawPromptJob):
-            return job.request.raw_prompt
-        return self._render(job.request)
 
     def _render(self, request: ContinueFromConversationHistory) -> str | GeneratedTokenResult:
         if any(_has_images(message) for message in request.conversation_history):

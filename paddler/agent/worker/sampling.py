@@ -1,15 +1,19 @@
 """How one request samples: its values, the stages they ask for, and llama.cpp's chain of them.
 
-Order: penalties → top-k → top-p → min-p → temperature → draw. A stage that would change
-nothing is left out, since each of them may walk the whole vocabulary for every token.
+Order: grammar → penalties → top-k → top-p → min-p → temperature → draw. A stage that would
+change nothing is left out, since each of them may walk the whole vocabulary for every token.
 """
 
+import ctypes
+import math
 import secrets
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 from llama_cpp import llama_cpp
 
+from paddler.agent.worker.grammar import Gbnf
 from paddler.messages.link import Sampling
 from paddler.messages.state import InferenceParameters
 
@@ -86,15 +90,103 @@ def stages(values: SamplingValues, *, vocabulary_size: int) -> list[Stage]:
     return chain
 
 
+class SamplingFailed(Exception):
+    """No token can follow, or the grammar does not compile; the message says which."""
+
+
+class Candidates:
+    """A candidate for every token of the vocabulary, filled anew for every draw."""
+
+    __slots__ = ("_array", "_entries", "_ids")
+
+    def __init__(self, vocabulary_size: int) -> None:
+        entry = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._entries = np.zeros(vocabulary_size, entry)
+        self._ids = np.arange(vocabulary_size, dtype=np.int32)
+        self._array = llama_cpp.llama_token_data_array(
+            data=self._entries.ctypes.data_as(llama_cpp.llama_token_data_p),
+            size=vocabulary_size,
+            selected=-1,
+            sorted=False,
+        )
+
+    def fill(self, logits: Any) -> None:
+        """Take the logits of one position, all tokens in the order of their ids."""
+        size = len(self._entries)
+        self._entries["id"] = self._ids
+        self._entries["logit"] = np.ctypeslib.as_array(logits, (size,))
+        self._entries["p"] = 0.0
+        self._array.size = size
+        self._array.selected = -1
+        self._array.sorted = False
+
+    def apply(self, sampler: Any) -> None:
+        """Let a sampler mask, sort or select."""
+        llama_cpp.llama_sampler_apply(sampler, ctypes.byref(self._array))
+
+    @property
+    def selected(self) -> int:
+        """The token that the last sampler of a chain picked; :class:`SamplingFailed` for none."""
+        index = self._array.selected
+        if not 0 <= index < self._array.size or np.isneginf(self._entries["logit"][index]):
+            raise SamplingFailed("all token candidates were eliminated during sampling")
+        return int(self._entries["id"][index])
+
+
+class GrammarSampler:
+    """A grammar at work on one answer. ``close`` frees it, once however often it is called."""
+
+    __slots__ = ("_sampler",)
+
+    def __init__(self, vocab: Any, grammar: Gbnf) -> None:
+        self._sampler: Any = None
+        # A NUL would end the text early and compile as another grammar.
+        if "\0" in grammar.text or "\0" in grammar.root:
+            raise SamplingFailed("the grammar contains a NUL character")
+        self._sampler = llama_cpp.llama_sampler_init_grammar(
+            vocab, grammar.text.encode("utf-8", "replace"), grammar.root.encode("utf-8", "replace")
+        )
+        if not self._sampler:
+            raise SamplingFailed(f"the grammar does not compile, or has no rule {grammar.root!r}")
+
+    @property
+    def handle(self) -> Any:
+        """The native sampler."""
+        return self._sampler
+
+    def allows(self, token: int) -> bool:
+        """Whether this token may come next."""
+        entry = llama_cpp.llama_token_data(id=token, logit=1.0, p=0.0)
+        array = llama_cpp.llama_token_data_array(
+            data=ctypes.pointer(entry), size=1, selected=-1, sorted=False
+        )
+        llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(array))
+        return bool(entry.logit != -math.inf)
+
+    def accept(self, token: int) -> None:
+        """This token, which is allowed, comes next."""
+        llama_cpp.llama_sampler_accept(self._sampler, token)
+
+    def close(self) -> None:
+        """Free the grammar."""
+        sampler, self._sampler = self._sampler, None
+        if sampler:
+            llama_cpp.llama_sampler_free(sampler)
+
+
 class SamplerChain:
-    """A llama.cpp sampler chain. ``close`` frees it, once however often it is called."""
+    """A llama.cpp sampler chain, maybe under a grammar.
 
-    __slots__ = ("_chain", "_remembers")
+    ``close`` frees both, once however often it is called.
+    """
 
-    def __init__(self, plan: list[Stage]) -> None:
+    __slots__ = ("_chain", "_grammar", "_remembers")
+
+    def __init__(self, plan: list[Stage], grammar: GrammarSampler | None = None) -> None:
         self._chain: Any = llama_cpp.llama_sampler_chain_init(
             llama_cpp.llama_sampler_chain_default_params()
         )
+        self._grammar = grammar
         self._remembers = plan[0].arguments[1] if plan[0].name == "penalties" else 0
         for stage in plan:
             make = getattr(llama_cpp, f"llama_sampler_init_{stage.name}")
@@ -106,13 +198,40 @@ class SamplerChain:
             for token in prompt[-self._remembers :]:
                 llama_cpp.llama_sampler_accept(self._chain, token)
 
-    def sample(self, context: Any, output_index: int) -> int:
-        """Draw from the logits of the batch's token ``output_index``, and accept the drawn one."""
-        token: int = llama_cpp.llama_sampler_sample(self._chain, context, output_index)
+    def sample(self, context: Any, output_index: int, candidates: Candidates) -> int:
+        """Draw from the logits of the batch's token ``output_index``, and accept the drawn one.
+
+        Raises :class:`SamplingFailed` when nothing may follow.
+        """
+        if self._grammar is None:
+            token: int = llama_cpp.llama_sampler_sample(self._chain, context, output_index)
+            return token
+        token = self._sample_under(self._grammar, context, output_index, candidates)
+        self._grammar.accept(token)
+        llama_cpp.llama_sampler_accept(self._chain, token)
         return token
 
+    def _sample_under(
+        self, grammar: GrammarSampler, context: Any, output_index: int, candidates: Candidates
+    ) -> int:
+        # Asking the grammar about the whole vocabulary costs far more than about one token.
+        # Drawing without it first, and again under it only if the draw is not allowed, gives
+        # every allowed token the same chance.
+        logits = llama_cpp.llama_get_logits_ith(context, output_index)
+        candidates.fill(logits)
+        candidates.apply(self._chain)
+        token = candidates.selected
+        if grammar.allows(token):
+            return token
+        candidates.fill(logits)
+        candidates.apply(grammar.handle)
+        candidates.apply(self._chain)
+        return candidates.selected
+
     def close(self) -> None:
-        """Free the chain and its stages."""
+        """Free the chain, its stages and the grammar."""
         chain, self._chain = self._chain, None
         if chain is not None:
             llama_cpp.llama_sampler_free(chain)
+        if self._grammar is not None:
+            self._grammar.close()

@@ -20,7 +20,8 @@ import msgspec
 from paddler.agent.slot_table import SharedSlotTable, SlotRow, SlotState
 from paddler.agent.worker.batch import BatchSequence, Chunk, Phase, PrefillPace, plan_step
 from paddler.agent.worker.detokenize import Detokenizer
-from paddler.agent.worker.engine import DecodeOutcome, Engine
+from paddler.agent.worker.engine import DecodeOutcome, Engine, GrammarRefused, NoToken
+from paddler.agent.worker.grammar import Gbnf
 from paddler.agent.worker.prefix_cache import PrefixCache
 from paddler.agent.worker.prompts import PromptMaker
 from paddler.errors import PaddlerError, RemoteProtocolError
@@ -136,9 +137,9 @@ class Streams:
                 f"{self._agent_label}: no available sequence slots, all slots are busy",
             )
             return
-        tokens = self._tokenize(command.stream_id, prompt)
+        tokens = self._tokenize(command.stream_id, prompt.text)
         if tokens is not None:
-            self._admit(command, tokens)
+            self._admit(command, tokens, prompt.grammar)
 
     def stop(self, command: StopStream) -> None:
         """End a stream as cancelled; unknown ids belong to streams that just ended."""
@@ -165,7 +166,10 @@ class Streams:
             chunk.sequence.advance(chunk.tokens, self._steps)
         tokens = self._engine.sample([stream.slot for stream in sampling])
         for stream, token in zip(sampling, tokens, strict=True):
-            self._on_token(stream, token)
+            if isinstance(token, NoToken):
+                self._fail(stream, token.reason)
+            else:
+                self._on_token(stream, token)
         for stream in self._running.values():
             self._write_row(stream)
 
@@ -207,11 +211,19 @@ class Streams:
             return None
         return tokens
 
-    def _admit(self, command: StartStream, prompt: list[int]) -> None:
+    def _admit(self, command: StartStream, prompt: list[int], grammar: Gbnf | None) -> None:
         slot, shared = self._cache.take(prompt)
         if not self._engine.keep(slot, shared):
             shared = 0
-        self._engine.open(slot, prompt, command.sampling)
+        try:
+            self._engine.open(slot, prompt, command.sampling, grammar)
+        except GrammarRefused as error:
+            self._cache.give_back(slot, prompt[:shared])
+            text = f"{self._agent_label}: failed to initialize grammar sampler: {error}"
+            self._refuse(
+                command.stream_id, GeneratedTokenResult(grammar_initialization_failed=text)
+            )
+            return
         stream = _Stream(
             command.stream_id,
             BatchSequence(slot, prompt, cached=shared),

@@ -65,7 +65,7 @@ def decode_all(engine: LlamaEngine, *sequences: BatchSequence) -> list[DecodeOut
 def generate(
     engine: LlamaEngine, slot: int, prompt: list[int], sampling: Sampling, tokens: int = 8
 ) -> list[int]:
-    engine.open(slot, prompt, sampling)
+    engine.open(slot, prompt, sampling, None)
     sequence = BatchSequence(slot, list(prompt))
     for _ in range(tokens):
         assert set(decode_all(engine, sequence)) == {DecodeOutcome.DECODED}
@@ -142,7 +142,7 @@ def test_loading_ends_when_progress_says_so(tmp_path: Path) -> None:
 def test_closing_twice_is_fine(model: Model, tmp_path: Path) -> None:
     plain = open_model(write_tiny_gguf(tmp_path / "m.gguf"))
     engine = LlamaEngine(plain, parameters=parameters(), slots=1, threads=1)
-    engine.open(0, [BOS], Sampling())
+    engine.open(0, [BOS], Sampling(), None)
     for _ in range(2):
         engine.close()
     for _ in range(2):
@@ -201,7 +201,7 @@ def test_batching_does_not_change_what_a_slot_says(engine: LlamaEngine) -> None:
     alone = [generate(engine, 0, prompt, GREEDY) for prompt in prompts]
     sequences = [BatchSequence(slot, list(prompt)) for slot, prompt in enumerate(prompts)]
     for slot, prompt in enumerate(prompts):
-        engine.open(slot, prompt, GREEDY)
+        engine.open(slot, prompt, GREEDY, None)
     for _ in range(8):
         decode_all(engine, *sequences)
         for sequence, token in zip(sequences, engine.sample([0, 1, 2]), strict=True):
@@ -228,7 +228,7 @@ def test_reused_prefix_says_the_same_as_a_fresh_prompt(engine: LlamaEngine) -> N
     shared = len(engine.tokenize("a common beginning, then "))
     assert engine.keep(1, shared)
     sequence = BatchSequence(1, list(prompt), cached=shared)
-    engine.open(1, prompt, GREEDY)
+    engine.open(1, prompt, GREEDY, None)
     for _ in range(8):
         decode_all(engine, sequence)
         sequence.append(*engine.sample([1]))

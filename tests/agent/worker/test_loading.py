@@ -6,6 +6,7 @@ import pytest
 
 from paddler.agent.worker.engine_llama import start_backend
 from paddler.agent.worker.loading import LoadRefused, loaded
+from paddler.agent.worker.prompts import Prompt
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
     ContinueFromRawPrompt,
@@ -65,7 +66,7 @@ def test_ready_tells_what_is_loaded(tiny: Path) -> None:
         assert (ready.slots, ready.context_size, ready.notes) == (2, 256, [])
         assert ready.metadata["general.name"] == "tiny"
         assert ready.devices
-        assert prompts.make(HELLO) == "<user>Hello\n<assistant>"
+        assert prompts.make(HELLO) == Prompt("<user>Hello\n<assistant>", None)
 
 
 def test_progress_goes_from_loading_to_warm(tiny: Path) -> None:
@@ -87,7 +88,7 @@ def test_parent_that_leaves_while_loading_ends_it(tiny: Path) -> None:
 def test_override_replaces_the_models_template(tiny: Path) -> None:
     override = "{{ messages[0].content }}!"
     with loaded(load_of(tiny, chat_template=override), ignore) as (_, prompts, _ready):
-        assert prompts.make(HELLO) == "Hello!"
+        assert prompts.make(HELLO) == Prompt("Hello!", None)
 
 
 def test_gpu_layers_without_a_gpu_are_noted(tiny: Path) -> None:

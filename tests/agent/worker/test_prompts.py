@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from paddler.agent.worker.chat_template import ChatTemplate
-from paddler.agent.worker.prompts import PromptMaker
+from paddler.agent.worker.grammar import Gbnf
+from paddler.agent.worker.prompts import Prompt, PromptMaker
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
     ContinueFromRawPrompt,
@@ -12,6 +13,7 @@ from paddler.messages.inference import (
     GeneratedTokenResult,
     ImagePart,
     ImageUrl,
+    JsonSchemaGrammar,
     TextPart,
     Tool,
     ToolFunction,
@@ -42,7 +44,7 @@ RAW = RawPromptJob(ContinueFromRawPrompt(raw_prompt="<s>Once", max_tokens=5))
 
 
 def test_raw_prompt_is_taken_as_it_is() -> None:
-    assert maker().make(RAW) == "<s>Once"
+    assert maker().make(RAW) == Prompt("<s>Once", None)
 
 
 def test_conversation_is_rendered_with_parts_and_tools() -> None:
@@ -50,7 +52,8 @@ def test_conversation_is_rendered_with_parts_and_tools() -> None:
     prompt = maker("{{ messages | tojson }}{{ tools | tojson }}").make(
         conversation(HELLO, parts, tools=[TOOL])
     )
-    assert prompt == (
+    assert isinstance(prompt, Prompt)
+    assert prompt.text == (
         '[{"role": "user", "content": "Hello"}, '
         '{"role": "user", "content": [{"type": "text", "text": "a"}]}]'
         '[{"type": "function", "function": '
@@ -68,11 +71,6 @@ def test_conversation_is_rendered_with_parts_and_tools() -> None:
                 "token_generation_disabled": "token generation is disabled because this agent is "
                 "running in embeddings-only mode"
             },
-        ),
-        (
-            maker(),
-            conversation(HELLO, grammar=GRAMMAR),
-            {"grammar_initialization_failed": "grammar constraints are not supported yet"},
         ),
         (
             maker(),
@@ -99,7 +97,7 @@ def test_conversation_is_rendered_with_parts_and_tools() -> None:
             },
         ),
     ],
-    ids=["embeddings only", "grammar", "image", "tool calls", "template"],
+    ids=["embeddings only", "image", "tool calls", "template"],
 )
 def test_refused_request_says_who_and_why(
     prompts: PromptMaker, job: ConversationJob | RawPromptJob, refusal: dict[str, str]
@@ -109,4 +107,24 @@ def test_refused_request_says_who_and_why(
 
 
 def test_parsing_tool_calls_without_tools_changes_nothing() -> None:
-    assert maker("ok").make(conversation(HELLO, parse_tool_calls=True)) == "ok"
+    job = conversation(HELLO, parse_tool_calls=True)
+    assert maker("ok").make(job) == Prompt("ok", None)
+
+
+def test_a_grammar_goes_along_with_the_prompt() -> None:
+    prompt = maker("ok").make(conversation(HELLO, grammar=GRAMMAR))
+    assert prompt == Prompt("ok", Gbnf('root ::= "a"', "root"))
+
+
+def test_a_grammar_and_thinking_exclude_each_other() -> None:
+    job = conversation(HELLO, grammar=GRAMMAR, enable_thinking=True)
+    assert maker("ok").make(job) == GeneratedTokenResult(
+        grammar_incompatible_with_thinking="Grammar constraints are incompatible with thinking mode"
+    )
+
+
+def test_a_schema_without_a_grammar_is_refused() -> None:
+    refusal = maker("ok").make(conversation(HELLO, grammar=JsonSchemaGrammar("{")))
+    assert isinstance(refusal, GeneratedTokenResult)
+    assert isinstance(refusal.grammar_syntax_error, str)
+    assert refusal.grammar_syntax_error.startswith("Failed to create grammar sampler: ")

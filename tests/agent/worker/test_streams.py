@@ -8,7 +8,12 @@ from paddler.agent.worker.engine import DecodeOutcome, ScriptedEngine
 from paddler.agent.worker.prompts import PromptMaker
 from paddler.agent.worker.streams import MAX_CHARS_PER_TOKEN, EngineBroken, Streams
 from paddler.errors import RemoteProtocolError
-from paddler.messages.inference import ContinueFromRawPrompt, GbnfGrammar, TokenUsage
+from paddler.messages.inference import (
+    ContinueFromRawPrompt,
+    GbnfGrammar,
+    JsonSchemaGrammar,
+    TokenUsage,
+)
 from paddler.messages.link import FrameKind, RawPromptJob, StartStream, StopStream
 from tests.agent.worker.frames import Answer, Frame, split_frames
 
@@ -180,11 +185,24 @@ def test_stream_started_twice_breaks_the_protocol(harness: Harness) -> None:
     harness.streams.reset()
 
 
+def test_a_grammar_that_does_not_compile_is_refused_and_leaves_the_slot_free(
+    harness: Harness,
+) -> None:
+    grammar = GbnfGrammar("broken", "root")
+    for stream_id in range(1, 8):  # more than there are slots
+        request = ContinueFromRawPrompt(raw_prompt="x", max_tokens=1, grammar=grammar)
+        harness.streams.start(StartStream(stream_id=stream_id, job=RawPromptJob(request)))
+        harness.take()
+        assert harness.answer(stream_id).error == {
+            "GrammarInitializationFailed": f"{LABEL}: failed to initialize grammar sampler: broken"
+        }
+
+
 def test_refusal_by_the_prompt_takes_no_slot(harness: Harness) -> None:
-    request = ContinueFromRawPrompt(raw_prompt="x", max_tokens=1, grammar=GbnfGrammar("", "root"))
+    request = ContinueFromRawPrompt(raw_prompt="x", max_tokens=1, grammar=JsonSchemaGrammar("{"))
     harness.streams.start(StartStream(stream_id=1, job=RawPromptJob(request)))
     harness.take()
-    assert list(harness.answer(1).error) == ["GrammarInitializationFailed"]
+    assert list(harness.answer(1).error) == ["GrammarSyntaxError"]
     assert not harness.streams.is_running
 
 
