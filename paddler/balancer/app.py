@@ -5,6 +5,7 @@ import contextlib
 import errno
 import logging
 from collections.abc import AsyncIterator
+from typing import Final
 
 import uvloop
 
@@ -15,6 +16,7 @@ from paddler.balancer.link import Pool
 from paddler.balancer.relay import Dispatcher
 from paddler.balancer.services import openai
 from paddler.balancer.services.agents import AgentsService
+from paddler.balancer.services.embeddings import EmbeddingService
 from paddler.balancer.services.inference import InferenceService
 from paddler.balancer.services.inference_socket import InferenceSocketService
 from paddler.balancer.services.management import ManagementService
@@ -25,11 +27,15 @@ from paddler.balancer.waitline import Waitline
 from paddler.config import Address, BalancerConfig, join_address
 from paddler.errors import StartError
 from paddler.net.cors import Cors
-from paddler.net.http import Router, Site
+from paddler.net.http import HttpLimits, Router, Site
 from paddler.net.server import Listener, listen
 from paddler.signals import StopSignals
 
 log = logging.getLogger(__name__)
+
+# A step of an agent may end hundreds of documents at once, tens of KiB each; token streams
+# have a smaller bound of their own.
+MAX_UNSENT_EMBEDDING_BYTES: Final = 64 * 1024 * 1024
 
 
 def run(config: BalancerConfig) -> int:
@@ -125,10 +131,16 @@ class Balancer:
         inference = Router()
         InferenceService(self._dispatcher, self.state).add_routes(inference)
         self._sockets.add_routes(inference)
+        EmbeddingService(self._dispatcher, self.pool, self.state).add_routes(inference)
         await self._open(
             "--inference-addr",
             config.inference,
-            Site(router=inference, cors=inference_cors, max_body_bytes=config.max_body_bytes),
+            Site(
+                router=inference,
+                cors=inference_cors,
+                max_body_bytes=config.max_body_bytes,
+                limits=HttpLimits(max_unsent_bytes=MAX_UNSENT_EMBEDDING_BYTES),
+            ),
         )
         if config.openai is not None:
             router = Router()

@@ -50,7 +50,7 @@ class Outlet(Protocol):
         ...
 
     def on_result(self, payload: bytes, agent: Agent) -> None:
-        """Take a ``GeneratedTokenResult`` (JSON) that does not end the answer."""
+        """Take a result (JSON) that does not end the answer."""
 
     def on_overrun(self) -> None:
         """The client reads too slowly and past the bound: cut it off."""
@@ -63,8 +63,8 @@ class Completed(msgspec.Struct, frozen=True):
     agent: Agent
 
 
-class Rejected(msgspec.Struct, frozen=True):
-    """The agent ended the answer with a ``GeneratedTokenResult`` (JSON) that says why."""
+class Concluded(msgspec.Struct, frozen=True):
+    """The agent ended the answer with a result (JSON) of its own: mostly why it failed."""
 
     payload: bytes
     agent: Agent
@@ -76,7 +76,7 @@ class Lost(msgspec.Struct, frozen=True):
     reason: str
 
 
-Ending = Completed | Rejected | Lost | Failure
+Ending = Completed | Concluded | Lost | Failure
 
 
 class StreamState(Enum):
@@ -92,7 +92,10 @@ def discard(_: bytes) -> None:
 
 
 class Stream:
-    """One request on one agent. ``ended`` tells its client's side how it went."""
+    """One request on one agent. ``ended`` tells its client's side how it went.
+
+    ``was_heard``: the client has got a part of the answer, tokens aside.
+    """
 
     __slots__ = (
         "_item_timeout_s",
@@ -106,6 +109,7 @@ class Stream:
         "ended",
         "sink",
         "stream_id",
+        "was_heard",
     )
 
     def __init__(
@@ -117,6 +121,7 @@ class Stream:
         self._outlet = outlet
         self._item_timeout_s = item_timeout_s
         self._state = StreamState.RUNNING
+        self.was_heard = False
         self.stream_id = stream_id
         self.agent = lease.agent
         self.ended: asyncio.Future[Ending] = self._loop.create_future()
@@ -157,10 +162,11 @@ class Stream:
             self.stop(Failure(499, "the client reads too slowly"))
             return
         match FrameKind(kind):
-            case FrameKind.RESULT:
+            case FrameKind.RESULT | FrameKind.EMBEDDING:
+                self.was_heard = True
                 self._outlet.on_result(payload, self.agent)
-            case FrameKind.FAILED:
-                self._settle(Rejected(payload, self.agent))
+            case FrameKind.FAILED | FrameKind.EMBEDDING_END:
+                self._settle(Concluded(payload, self.agent))
             case FrameKind.DONE:
                 self._settle(Completed(wire.decode_finished(payload), self.agent))
             case FrameKind.RETURNED:
@@ -209,7 +215,7 @@ class AgentLink:
     def start(
         self,
         lease: Lease,
-        job: wire.RawPromptJob | wire.ConversationJob,
+        job: wire.Job,
         sampling: Sampling,
         outlet: Outlet,
         item_timeout_s: float,

@@ -22,9 +22,9 @@ def admit(*, waiting: int, limit: int) -> Admission:
     return Admission.WAIT if waiting < limit else Admission.REFUSE
 
 
-def may_fail_over(*, tokens_sent: int, failovers: int) -> bool:
+def may_fail_over(*, was_heard: bool, failovers: int) -> bool:
     """Whether a request whose agent was lost may start again on another one.
 
     Only while its client has seen nothing: a second start would repeat or contradict it.
     """
-    return tokens_sent == 0 and failovers < MAX_FAILOVERS
+    return not was_heard and failovers < MAX_FAILOVERS

@@ -10,16 +10,16 @@ from typing import Final
 from paddler.balancer.link import (
     AgentLink,
     Completed,
+    Concluded,
     Lost,
     Outlet,
     Pool,
-    Rejected,
     item_timeout,
 )
 from paddler.balancer.policy import may_fail_over
 from paddler.balancer.waitline import Refusal, Waitline
 from paddler.messages.inference import Failure
-from paddler.messages.link import ConversationJob, RawPromptJob, Sampling
+from paddler.messages.link import Job, Sampling
 
 REFUSALS: Final = {
     Refusal.LINE_FULL: Failure(503, "Buffered requests overflow"),
@@ -27,7 +27,7 @@ REFUSALS: Final = {
     Refusal.STOPPING: Failure(503, "balancer is shutting down"),
 }
 
-Outcome = Completed | Rejected | Failure
+Outcome = Completed | Concluded | Failure
 
 
 class Dispatcher:
@@ -40,7 +40,7 @@ class Dispatcher:
 
     async def run(
         self,
-        job: RawPromptJob | ConversationJob,
+        job: Job,
         outlet: Outlet,
         sampling: Sampling | None = None,
     ) -> Outcome:
@@ -59,7 +59,7 @@ class Dispatcher:
                 return item_timeout(self._item_timeout_s)
             link = lease.agent.link
             stream = link.start(lease, job, sampling or Sampling(), outlet, self._item_timeout_s)
-            tokens_of = stream.sink
+            sink = stream.sink  # a stopped stream has another
             try:
                 ending = await stream.ended
             except asyncio.CancelledError:
@@ -67,7 +67,8 @@ class Dispatcher:
                 raise
             if not isinstance(ending, Lost):
                 return ending
-            if not may_fail_over(tokens_sent=tokens_of.tokens, failovers=failovers):
+            was_heard = stream.was_heard or sink.tokens > 0
+            if not may_fail_over(was_heard=was_heard, failovers=failovers):
                 return Failure(502, ending.reason)
             failovers += 1
 

@@ -101,6 +101,35 @@ class ContinueFromConversationHistory(Strict, frozen=True, kw_only=True):
     tools: list[Tool] = msgspec.field(default_factory=list)
 
 
+class EmbeddingInput(Strict, frozen=True):
+    """One document; ``id`` is the client's and comes back with the embedding."""
+
+    content: str
+    id: str
+
+
+class RmsNorm(Strict, frozen=True):
+    """x / sqrt(mean(x^2) + epsilon)."""
+
+    epsilon: Annotated[float, Meta(ge=0.0)]
+
+
+class RmsNormMethod(OneOf, frozen=True):
+    """The one normalization method that has a parameter."""
+
+    rms_norm: RmsNorm = msgspec.field(name="RmsNorm")
+
+
+NormalizationMethod = Literal["L2", "None"] | RmsNormMethod
+
+
+class GenerateEmbeddingBatch(Strict, frozen=True):
+    """``POST /api/v1/generate_embedding_batch``: documents in, an embedding of each out."""
+
+    input_batch: list[EmbeddingInput]
+    normalization_method: NormalizationMethod
+
+
 # --- requests on the WebSocket -----------------------------------------------------------------
 
 
@@ -213,6 +242,14 @@ class OversizedImage(Struct, frozen=True):
     n_batch: int
 
 
+class OversizedDocument(Struct, frozen=True):
+    """A document that needs more tokens than fit in one batch; it was skipped."""
+
+    document_tokens: int
+    n_batch: int
+    source_document_id: str
+
+
 class GeneratedTokenResult(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="pascal"):
     """One step of an answer, externally tagged: exactly one field is set."""
 
@@ -239,5 +276,6 @@ Milliseconds = Annotated[int, Meta(ge=0)]
 
 decode_raw_prompt = msgspec.json.Decoder(ContinueFromRawPrompt).decode
 decode_conversation = msgspec.json.Decoder(ContinueFromConversationHistory).decode
+decode_embedding_batch = msgspec.json.Decoder(GenerateEmbeddingBatch).decode
 decode_socket_message = msgspec.json.Decoder(SocketMessage).decode
 decode_loose_socket_message = msgspec.json.Decoder(LooseSocketMessage).decode

@@ -21,6 +21,7 @@ from paddler.messages.agents import AgentStatus
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
     ContinueFromRawPrompt,
+    GenerateEmbeddingBatch,
     TokenUsage,
 )
 from paddler.messages.state import ApplicableState
@@ -47,6 +48,10 @@ class FrameKind(IntEnum):
     """A :class:`Finished`: the stream ended as it should."""
     RETURNED = 11
     """A :class:`Returned`: the agent could not serve or go on serving; another may."""
+    EMBEDDING = 12
+    """An ``EmbeddingResult`` that does not end the stream."""
+    EMBEDDING_END = 13
+    """An ``EmbeddingResult`` that ends the stream."""
 
 
 def encode_data_frame(stream_id: int, kind: FrameKind, payload: bytes, flags: int = 0) -> bytes:
@@ -139,11 +144,20 @@ class ConversationJob(Wire, frozen=True, tag="conversation"):
     request: ContinueFromConversationHistory
 
 
+class EmbeddingJob(Wire, frozen=True, tag="embedding"):
+    """Documents to embed."""
+
+    request: GenerateEmbeddingBatch
+
+
+Job = RawPromptJob | ConversationJob | EmbeddingJob
+
+
 class StartStream(Wire, frozen=True, kw_only=True, tag="start"):
     """Run one request; its answer comes as frames with this ``stream_id``."""
 
     stream_id: int
-    job: RawPromptJob | ConversationJob
+    job: Job
     sampling: Sampling = Sampling()
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from paddler._fastpath import FRAMING_RAW, Sink
-from paddler.balancer.link import AgentLink, Completed, Lost, Rejected, Stream
+from paddler.balancer.link import AgentLink, Completed, Lost, Concluded, Stream
 from paddler.balancer.pool import Agent, Pool
 from paddler.errors import RemoteProtocolError
 from paddler.messages import link as wire
@@ -110,7 +110,7 @@ def test_the_final_frame_ends_the_stream_and_frees_the_slot() -> None:
 @pytest.mark.parametrize(
     ("kind", "payload", "ending_type"),
     [
-        (FrameKind.FAILED, b'{"SamplerError":"x"}', Rejected),
+        (FrameKind.FAILED, b'{"SamplerError":"x"}', Concluded),
         (FrameKind.RETURNED, b'{"reason":"x"}', Lost),
         (FrameKind.RESULT, b"{}", Lost),  # final without an end: never silent
     ],

@@ -20,10 +20,10 @@ def test_the_line_takes_no_more_than_its_limit(
 
 
 @pytest.mark.parametrize(
-    ("tokens", "failovers", "expected"),
-    [(0, 0, True), (0, 1, True), (0, 2, False), (1, 0, False)],
+    ("was_heard", "failovers", "expected"),
+    [(False, 0, True), (False, 1, True), (False, 2, False), (True, 0, False)],
 )
 def test_only_an_unheard_answer_starts_again_and_at_most_twice(
-    tokens: int, failovers: int, expected: bool
+    was_heard: bool, failovers: int, expected: bool
 ) -> None:
-    assert may_fail_over(tokens_sent=tokens, failovers=failovers) is expected
+    assert may_fail_over(was_heard=was_heard, failovers=failovers) is expected

@@ -149,9 +149,9 @@ def test_a_balancer_killed_in_mid_answer_leaves_no_slot_taken(
 
 
 def test_sigterm_lets_a_short_answer_finish_and_leaves_no_process(
-    pair: Fleet, smollm2_path: Path
+    tmp_path: Path, smollm2_path: Path
 ) -> None:
-    with pair as fleet:
+    with Fleet(tmp_path, *PATIENT, "--drain-timeout", "1m") as fleet:
         agent = fleet.start_agent("steady", 2)
         fleet.put_model(smollm2_path)
         fleet.wait_slots(2)

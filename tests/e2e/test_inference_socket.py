@@ -103,10 +103,10 @@ def test_a_second_request_with_an_id_in_flight_is_refused_and_the_first_goes_on(
 
 def test_ids_are_scoped_to_their_socket(fleet: Fleet, client: ClientConnection) -> None:
     with open_socket(fleet) as other:
-        send(client, "same", raw_prompt("Once", 20))
-        send(other, "same", raw_prompt("Once", 20))
-        assert len(collect(client, "same")["same"]) == 21
-        assert len(collect(other, "same")["same"]) == 21
+        send(client, "same", raw_prompt("Once upon a time", 8))
+        send(other, "same", raw_prompt("Once upon a time", 8))
+        assert len(collect(client, "same")["same"]) == 9
+        assert len(collect(other, "same")["same"]) == 9
 
 
 def test_stopping_a_request_is_silent_and_leaves_its_sibling(

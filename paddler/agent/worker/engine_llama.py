@@ -10,10 +10,12 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
+import numpy as np
 from llama_cpp import llama_cpp
 from llama_cpp._ggml import libggml
 
 from paddler.agent.worker.batch import Chunk
+from paddler.agent.worker.embeddings import EmbeddingFailed, Vector
 from paddler.agent.worker.engine import DecodeOutcome, GrammarRefused, NoToken
 from paddler.agent.worker.engine_log import EngineLog
 from paddler.agent.worker.grammar import Gbnf
@@ -26,7 +28,7 @@ from paddler.agent.worker.sampling import (
     stages,
 )
 from paddler.messages.link import Sampling
-from paddler.messages.state import InferenceParameters
+from paddler.messages.state import InferenceParameters, PoolingType
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +48,16 @@ _KV_TYPES: Final = {
     "Q5_0": llama_cpp.GGML_TYPE_Q5_0,
     "Q5_1": llama_cpp.GGML_TYPE_Q5_1,
 }
+
+_POOLING_TYPES: Final[dict[PoolingType, int]] = {
+    "Unspecified": llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED,
+    "None": llama_cpp.LLAMA_POOLING_TYPE_NONE,
+    "Mean": llama_cpp.LLAMA_POOLING_TYPE_MEAN,
+    "Cls": llama_cpp.LLAMA_POOLING_TYPE_CLS,
+    "Last": llama_cpp.LLAMA_POOLING_TYPE_LAST,
+    "Rank": llama_cpp.LLAMA_POOLING_TYPE_RANK,
+}
+_POOLING_NAMES: Final = {value: name for name, value in _POOLING_TYPES.items()}
 
 _engine_log = EngineLog()
 
@@ -125,6 +137,16 @@ class Model:
     def has_encoder(self) -> bool:
         """Whether it needs an encoder's pass first (T5 and its kin)."""
         return bool(llama_cpp.llama_model_has_encoder(self._model))
+
+    @property
+    def embedding_size(self) -> int:
+        """Numbers in one embedding."""
+        return int(llama_cpp.llama_model_n_embd_out(self._model))
+
+    @property
+    def rank_outputs(self) -> int:
+        """Numbers that a reranking model gives for one document."""
+        return max(1, int(llama_cpp.llama_model_n_cls_out(self._model)))
 
     @property
     def chat_template(self) -> str | None:
@@ -318,6 +340,24 @@ class LlamaEngine:
         """Draw the next token of each slot from the logits of the last batch."""
         return [self._sample(slot) for slot in slots]
 
+    @property
+    def pooling_type(self) -> PoolingType:
+        """How the context pools; resolved where the parameters leave it to the model."""
+        return _POOLING_NAMES.get(llama_cpp.llama_pooling_type(self._context), "Unspecified")
+
+    def embed(self, documents: Sequence[list[int]]) -> list[Vector]:
+        """One vector for each document, all decoded in one batch from empty cells."""
+        if self._memory:
+            llama_cpp.llama_memory_clear(self._memory, False)
+        runs = [(slot, 0, tokens) for slot, tokens in enumerate(documents) if tokens]
+        if len(runs) < len(documents):
+            raise EmbeddingFailed("a document has no tokens")
+        outcome = self._batch.decode(self._context, runs, self._output_index, all_outputs=True)
+        if outcome is not DecodeOutcome.DECODED:
+            raise EmbeddingFailed(f"decoding failed: {outcome.name}")
+        llama_cpp.llama_synchronize(self._context)
+        return [self._vector(slot) for slot, _, _ in runs]
+
     def close(self) -> None:
         """Free the chains and the context."""
         for slot in list(self._chains):
@@ -331,6 +371,17 @@ class LlamaEngine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _vector(self, slot: int) -> Vector:
+        pooling = self.pooling_type
+        if pooling == "None":  # one vector per token: the last has seen the whole document
+            numbers = llama_cpp.llama_get_embeddings_ith(self._context, self._output_index[slot])
+        else:
+            numbers = llama_cpp.llama_get_embeddings_seq(self._context, slot)
+        if not numbers:
+            raise EmbeddingFailed(f"the model makes no embeddings with pooling {pooling}")
+        size = self._model.rank_outputs if pooling == "Rank" else self._model.embedding_size
+        return np.ctypeslib.as_array(numbers, (size,)).copy()
 
     def _compile(self, grammar: Gbnf | None) -> GrammarSampler | None:
         if grammar is None:
@@ -378,10 +429,13 @@ class _Batch:
         context: Any,
         runs: Sequence[tuple[int, int, list[int]]],
         output_index: dict[int, int],
+        *,
+        all_outputs: bool = False,
     ) -> DecodeOutcome:
         """Decode runs of ``(slot, position of the first, tokens)``.
 
-        The last token of each run has logits; ``output_index`` learns their place by slot.
+        The last token of each run has an output, or all have; ``output_index`` learns the
+        place of the last by slot.
         """
         end = 0
         output_index.clear()
@@ -390,7 +444,7 @@ class _Batch:
             self._tokens[begin:end] = tokens
             self._positions[begin:end] = range(position, position + len(tokens))
             self._sequences[begin:end] = [self._slot_pointers[slot]] * len(tokens)
-            self._outputs[begin:end] = [0] * len(tokens)
+            self._outputs[begin:end] = [int(all_outputs)] * len(tokens)
             self._outputs[end - 1] = 1
             output_index[slot] = end - 1
         self._struct.n_tokens = end
@@ -417,6 +471,9 @@ def _context_params(parameters: InferenceParameters, *, slots: int, threads: int
     params.swa_full = True
     if parameters.enable_embeddings:
         params.embeddings = True
+        params.pooling_type = _POOLING_TYPES[parameters.pooling_type]
+        # A document is pooled in one piece, and models that look both ways need it at once.
+        params.n_ubatch = params.n_batch
     else:
         params.n_outputs_max = slots  # logits of one token per slot; 0 reserves for a whole batch
     return params

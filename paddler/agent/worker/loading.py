@@ -28,7 +28,7 @@ class Loaded(NamedTuple):
     """What serves requests from now on."""
 
     engine: LlamaEngine
-    prompts: PromptMaker
+    prompts: PromptMaker | None  # None: it makes embeddings, no text
     ready: Ready
 
 
@@ -46,11 +46,10 @@ def loaded(load: Load, report: Callable[[Progress], None]) -> Iterator[Loaded]:
                 f"{load.model_path} is an encoder-decoder model, which cannot continue a prompt",
                 AgentIssue(model_cannot_be_loaded=path),
             )
-        prompts = PromptMaker(
-            load.agent_label,
-            _compile_template(load, model),
-            is_embeddings_only=load.parameters.enable_embeddings,
-        )
+        template = _compile_template(load, model)
+        prompts = None
+        if template is not None and not load.parameters.enable_embeddings:
+            prompts = PromptMaker(load.agent_label, template)
         with _blaming_slots(load):
             engine = LlamaEngine(
                 model, parameters=load.parameters, slots=load.slots, threads=load.threads

@@ -16,6 +16,7 @@ from typing import Final, assert_never
 
 from paddler.agent.slot_table import SharedSlotTable
 from paddler.agent.worker.channel import Channel, ParentLeft
+from paddler.agent.worker.embeddings import EmbeddingStreams
 from paddler.agent.worker.engine_llama import start_backend
 from paddler.agent.worker.loading import LoadRefused, loaded
 from paddler.agent.worker.streams import EngineBroken, Streams
@@ -57,14 +58,18 @@ def run(channel: Channel, table: SharedSlotTable) -> None:
     start_backend()
     try:
         with loaded(load, channel.send) as (engine, prompts, ready):
-            streams = Streams(engine, prompts, table, agent_label=load.agent_label)
+            streams: Streams | EmbeddingStreams
+            if prompts is None:
+                streams = EmbeddingStreams(engine, table, agent_label=load.agent_label)
+            else:
+                streams = Streams(engine, prompts, table, agent_label=load.agent_label)
             channel.send(ready)
             serve(channel, streams)
     except LoadRefused as refused:
         channel.send(LoadFailed(issues=refused.issues, reason=str(refused)))
 
 
-def serve(channel: Channel, streams: Streams) -> None:
+def serve(channel: Channel, streams: Streams | EmbeddingStreams) -> None:
     """Pump commands and frames until :class:`ParentLeft`. Sends at most one packet per step."""
     while True:
         command = channel.receive_nowait() if streams.is_running else channel.receive()
@@ -78,7 +83,7 @@ def serve(channel: Channel, streams: Streams) -> None:
             channel.send_frames(*taken)
 
 
-def _obey(command: ToWorker, channel: Channel, streams: Streams) -> None:
+def _obey(command: ToWorker, channel: Channel, streams: Streams | EmbeddingStreams) -> None:
     match command:
         case StartStream():
             streams.start(command)

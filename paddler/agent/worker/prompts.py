@@ -25,27 +25,17 @@ class Prompt(NamedTuple):
 
 
 class PromptMaker:
-    """Renders prompts for one model. ``template`` is ``None`` where the model has none.
+    """Renders prompts for one model.
 
     ``agent_label`` opens the texts of errors: the client may talk to many agents at once.
     """
 
-    def __init__(
-        self, agent_label: str, template: ChatTemplate | None, *, is_embeddings_only: bool
-    ) -> None:
+    def __init__(self, agent_label: str, template: ChatTemplate) -> None:
         self._agent_label = agent_label
         self._template = template
-        self._is_embeddings_only = is_embeddings_only
 
     def make(self, job: RawPromptJob | ConversationJob) -> Prompt | GeneratedTokenResult:
         """The prompt, or the result that refuses the request."""
-        if self._is_embeddings_only:
-            return GeneratedTokenResult(
-                token_generation_disabled=self._say(
-                    "token generation is disabled because this agent is running in "
-                    "embeddings-only mode"
-                )
-            )
         grammar = self._grammar_of(job)
         if isinstance(grammar, GeneratedTokenResult):
             return grammar
@@ -81,8 +71,6 @@ class PromptMaker:
                     "tool calls cannot be parsed yet; leave parse_tool_calls out to get their text"
                 )
             )
-        # Only an embeddings-only agent loads a model without a template.
-        assert self._template is not None
         try:
             return self._template.render(
                 [_template_message(message) for message in request.conversation_history],

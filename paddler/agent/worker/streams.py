@@ -22,21 +22,22 @@ from paddler.agent.worker.batch import BatchSequence, Chunk, Phase, PrefillPace,
 from paddler.agent.worker.detokenize import Detokenizer
 from paddler.agent.worker.engine import DecodeOutcome, Engine, GrammarRefused, NoToken
 from paddler.agent.worker.grammar import Gbnf
+from paddler.agent.worker.outbox import Outbox
 from paddler.agent.worker.prefix_cache import PrefixCache
 from paddler.agent.worker.prompts import PromptMaker
 from paddler.errors import PaddlerError, RemoteProtocolError
 from paddler.messages.inference import GeneratedTokenResult, TokenUsage
 from paddler.messages.link import (
-    FRAME_FINAL,
+    EmbeddingJob,
     Finished,
     FrameKind,
     StartStream,
     StopStream,
-    encode_data_frame,
 )
 
 _log = logging.getLogger(__name__)
 
+EMBEDDINGS_DISABLED: Final = b'"EmbeddingsDisabled"'
 EVICTED: Final = "Request evicted due to KV cache pressure"
 
 # A longer prompt is refused without tokenizing it, which would stall every stream. No
@@ -109,8 +110,7 @@ class Streams:
         self._cache = PrefixCache(table.slots)
         self._pace = PrefillPace(engine.max_prefill_beside_decode)
         self._running: dict[int, _Stream] = {}  # by slot
-        self._frames: list[bytes] = []
-        self._finished: list[int] = []
+        self._outbox = Outbox()
         self._steps = 0
         self._failed_steps = 0
         for slot in range(table.slots):
@@ -127,6 +127,9 @@ class Streams:
             raise RemoteProtocolError(
                 f"stream {command.stream_id} was started twice; ids of running streams are taken"
             )
+        if isinstance(command.job, EmbeddingJob):
+            self._outbox.finish(command.stream_id, FrameKind.EMBEDDING_END, EMBEDDINGS_DISABLED)
+            return
         prompt = self._prompts.make(command.job)
         if isinstance(prompt, GeneratedTokenResult):
             self._refuse(command.stream_id, prompt)
@@ -139,7 +142,7 @@ class Streams:
             return
         tokens = self._tokenize(command.stream_id, prompt.text)
         if tokens is not None:
-            self._admit(command, tokens, prompt.grammar)
+            self._admit(command, command.job.request.max_tokens, tokens, prompt.grammar)
 
     def stop(self, command: StopStream) -> None:
         """End a stream as cancelled; unknown ids belong to streams that just ended."""
@@ -151,8 +154,7 @@ class Streams:
         """Drop all streams and unsent frames without a word; the slots are free again."""
         for stream in list(self._running.values()):
             self._leave(stream)
-        self._frames.clear()
-        self._finished.clear()
+        self._outbox.clear()
 
     def step(self) -> None:
         """Decode one batch and say what came of it.
@@ -175,12 +177,7 @@ class Streams:
 
     def take_frames(self) -> tuple[bytes, tuple[int, ...]] | None:
         """All frames since the last call and the streams they finish; ``None``: nothing."""
-        if not self._frames:
-            return None
-        taken = b"".join(self._frames), tuple(self._finished)
-        self._frames.clear()
-        self._finished.clear()
-        return taken
+        return self._outbox.take()
 
     # --- one stream --------------------------------------------------------------------------
 
@@ -211,7 +208,9 @@ class Streams:
             return None
         return tokens
 
-    def _admit(self, command: StartStream, prompt: list[int], grammar: Gbnf | None) -> None:
+    def _admit(
+        self, command: StartStream, max_tokens: int, prompt: list[int], grammar: Gbnf | None
+    ) -> None:
         slot, shared = self._cache.take(prompt)
         if not self._engine.keep(slot, shared):
             shared = 0
@@ -227,7 +226,7 @@ class Streams:
         stream = _Stream(
             command.stream_id,
             BatchSequence(slot, prompt, cached=shared),
-            command.job.request.max_tokens,
+            max_tokens,
         )
         self._running[slot] = stream
         self._write_row(stream)
@@ -245,12 +244,12 @@ class Streams:
     def _say(self, stream: _Stream, text: bytes) -> None:
         """Text of an answer. Nothing tells its sections apart yet: all are undeterminable."""
         if text:
-            self._frames.append(encode_data_frame(stream.stream_id, FrameKind.UNDETERMINABLE, text))
+            self._outbox.add(stream.stream_id, FrameKind.UNDETERMINABLE, text)
 
     def _finish(self, stream: _Stream, reason: str) -> None:
         self._say(stream, stream.text.flush())
         finished = Finished(usage=stream.usage(), reason=reason)
-        self._final_frame(stream.stream_id, FrameKind.DONE, msgspec.json.encode(finished))
+        self._outbox.finish(stream.stream_id, FrameKind.DONE, msgspec.json.encode(finished))
         self._leave(stream)
 
     def _fail(self, stream: _Stream, text: str) -> None:
@@ -272,11 +271,7 @@ class Streams:
         self._refuse(stream_id, GeneratedTokenResult(sampler_error=text))
 
     def _refuse(self, stream_id: int, result: GeneratedTokenResult) -> None:
-        self._final_frame(stream_id, FrameKind.FAILED, msgspec.json.encode(result))
-
-    def _final_frame(self, stream_id: int, kind: FrameKind, payload: bytes) -> None:
-        self._frames.append(encode_data_frame(stream_id, kind, payload, FRAME_FINAL))
-        self._finished.append(stream_id)
+        self._outbox.finish(stream_id, FrameKind.FAILED, msgspec.json.encode(result))
 
     # --- one batch ---------------------------------------------------------------------------
 

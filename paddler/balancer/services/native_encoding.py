@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from paddler.balancer.link import Completed, Rejected
+from paddler.balancer.link import Completed, Concluded
 from paddler.balancer.relay import Outcome
 from paddler.messages.inference import (
     ErrorEnvelope,
@@ -52,7 +52,7 @@ def final_message(outcome: Outcome, request_id: str) -> bytes:
         case Completed():
             done = GeneratedTokenResult(done={"usage": outcome.finished.usage})
             return result_message(encode(done), outcome.agent.name, request_id)
-        case Rejected():
+        case Concluded():
             return result_message(outcome.payload, outcome.agent.name, request_id)
         case Failure():
             return error_message(outcome, request_id)

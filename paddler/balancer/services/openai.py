@@ -7,7 +7,7 @@ import msgspec
 
 from paddler._fastpath import FRAMING_RAW, Sink
 from paddler.balancer.desired_state import DesiredStateStore
-from paddler.balancer.link import Agent, Completed, Rejected
+from paddler.balancer.link import Agent, Completed, Concluded
 from paddler.balancer.relay import Dispatcher, Outcome
 from paddler.balancer.services.body import read_json
 from paddler.balancer.services.health import get_health
@@ -304,7 +304,7 @@ def finish_reason(finished: Finished) -> api.FinishReason:
     return "length" if finished.reason == "length" else "stop"
 
 
-def error_response(outcome: Rejected | Failure) -> Response:
+def error_response(outcome: Concluded | Failure) -> Response:
     """The error response for an answer that failed."""
     if isinstance(outcome, Failure):
         return render_error(outcome.code, "failed", outcome.description)

@@ -9,11 +9,9 @@ from paddler.agent.worker.loading import LoadRefused, loaded
 from paddler.agent.worker.prompts import Prompt
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
-    ContinueFromRawPrompt,
     ConversationMessage,
-    GeneratedTokenResult,
 )
-from paddler.messages.link import ConversationJob, RawPromptJob
+from paddler.messages.link import ConversationJob
 from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS
 from paddler.messages.worker import Load, Progress
 from tests.tiny_gguf import write_tiny_gguf
@@ -155,8 +153,6 @@ def test_context_that_cannot_be_made_blames_each_slot(
 def test_embeddings_mode_needs_no_template_and_generates_nothing(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "m.gguf", chat_template=None)
     load = load_of(path, parameters={"enable_embeddings": True})
-    with loaded(load, ignore) as (_, prompts, _ready):
-        for job in (HELLO, RawPromptJob(ContinueFromRawPrompt(raw_prompt="x", max_tokens=1))):
-            refusal = prompts.make(job)
-            assert isinstance(refusal, GeneratedTokenResult)
-            assert "embeddings-only mode" in str(refusal.token_generation_disabled)
+    with loaded(load, ignore) as (engine, prompts, _ready):
+        assert prompts is None
+        assert engine.pooling_type == "Last"

@@ -17,6 +17,7 @@ import pytest
 
 from paddler.agent.slot_table import SharedSlotTable, SlotState, create_slot_memory
 from paddler.agent.worker.channel import Channel, ParentLeft
+from paddler.agent.worker.chat_template import ChatTemplate
 from paddler.agent.worker.engine import ScriptedEngine
 from paddler.agent.worker.main import serve
 from paddler.agent.worker.prompts import PromptMaker
@@ -62,7 +63,9 @@ def serving(engine: ScriptedEngine, slots: int) -> Iterator[WorkerEnd]:
     fd = create_slot_memory(slots)
     table = SharedSlotTable(fd, slots)
     os.close(fd)
-    prompts = PromptMaker("unnamed agent", None, is_embeddings_only=False)
+    prompts = PromptMaker(
+        "unnamed agent", ChatTemplate("", bos_token="", eos_token="", nl_token="")
+    )
     streams = Streams(engine, prompts, table, agent_label="unnamed agent")
 
     def run() -> None:
@@ -244,7 +247,7 @@ def test_log_lines_have_time_level_and_module(process: Process, tiny: Path) -> N
     process.load(tiny)
     process.parent.send(Stop())
     lines = process.wait()[1].splitlines()
-    shape = re.compile(r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (DEBUG|INFO|WARNING) [\w.]+\] .+")
+    shape = re.compile(r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (DEBUG|INFO|WARN) [\w.]+\] .+")
     assert [line for line in lines if not shape.fullmatch(line)] == []
     assert any("DEBUG llama.cpp]" in line for line in lines)
 

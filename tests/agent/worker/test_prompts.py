@@ -26,9 +26,9 @@ GRAMMAR = GbnfGrammar('root ::= "a"', "root")
 TOOL = Tool(ToolFunction("f", "d", ToolParameters(type="object")))
 
 
-def maker(template: str = "", *, is_embeddings_only: bool = False) -> PromptMaker:
+def maker(template: str = "") -> PromptMaker:
     compiled = ChatTemplate(template, bos_token="<s>", eos_token="</s>", nl_token="\n")
-    return PromptMaker(LABEL, compiled, is_embeddings_only=is_embeddings_only)
+    return PromptMaker(LABEL, compiled)
 
 
 def conversation(*messages: ConversationMessage, **changes: Any) -> ConversationJob:
@@ -65,14 +65,6 @@ def test_conversation_is_rendered_with_parts_and_tools() -> None:
     ("prompts", "job", "refusal"),
     [
         (
-            maker(is_embeddings_only=True),
-            RAW,
-            {
-                "token_generation_disabled": "token generation is disabled because this agent is "
-                "running in embeddings-only mode"
-            },
-        ),
-        (
             maker(),
             conversation(IMAGE),
             {
@@ -97,7 +89,7 @@ def test_conversation_is_rendered_with_parts_and_tools() -> None:
             },
         ),
     ],
-    ids=["embeddings only", "image", "tool calls", "template"],
+    ids=["image", "tool calls", "template"],
 )
 def test_refused_request_says_who_and_why(
     prompts: PromptMaker, job: ConversationJob | RawPromptJob, refusal: dict[str, str]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from paddler.agent.slot_table import SharedSlotTable, SlotRow, SlotState, create_slot_memory
+from paddler.agent.worker.chat_template import ChatTemplate
 from paddler.agent.worker.engine import DecodeOutcome, ScriptedEngine
 from paddler.agent.worker.prompts import PromptMaker
 from paddler.agent.worker.streams import MAX_CHARS_PER_TOKEN, EngineBroken, Streams
@@ -33,7 +34,7 @@ class Harness:
         self.frames: list[Frame] = []
         self.streams = Streams(
             engine,
-            PromptMaker(LABEL, None, is_embeddings_only=False),
+            PromptMaker(LABEL, ChatTemplate("", bos_token="", eos_token="", nl_token="")),
             self.table,
             agent_label=LABEL,
             clock=lambda: self.now,
