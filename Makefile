@@ -21,8 +21,8 @@ check: lint types test
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/cython-lint paddler/_fastpath.pyx
-	$(BIN)/codespell README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs paddler
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint paddler/_fastpath.pyx
+	$(BIN)/codespell --skip '*.c' README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs paddler
 
 types: $(VENV)/.ready-dev
 	$(BIN)/mypy
@@ -37,11 +37,10 @@ format: $(VENV)/.ready-dev
 build-checked: $(VENV)/.ready-dev
 	$(BIN)/python tests/build_variant.py checked
 
-test-checked: build-checked $(MODEL)
+test-checked: $(VENV)/.ready-dev $(MODEL)
 	$(BIN)/python tests/build_variant.py checked --run -m pytest $(PYTEST_FLAGS)
 
 coverage: $(VENV)/.ready-dev $(MODEL)
-	$(BIN)/python tests/build_variant.py trace
 	$(BIN)/python tests/build_variant.py trace --run tests/coverage_gates.py
 
 bench: $(VENV)/.ready-dev

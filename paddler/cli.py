@@ -85,11 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_OK
     except Exception as error:
-        match ungrouped(error):
-            case ConfigError() as mistake:
-                return complain(mistake, EXIT_USAGE)
-            case StartError() as reason:
-                return complain(reason, EXIT_FAILURE)
+        cause = ungrouped(error)
+        if isinstance(cause, ConfigError):
+            return complain(cause, EXIT_USAGE)
+        if isinstance(cause, StartError):
+            return complain(cause, EXIT_FAILURE)
         raise
     return code
 
@@ -420,7 +420,7 @@ def require_agent_extra() -> None:
     """:class:`StartError` that names the extra, if what an agent needs is not installed."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("llama_cpp", "jinja2") if find_spec(name) is None]
+    missing = [name for name in ("llama_cpp", "jinja2", "rich") if find_spec(name) is None]
     if missing:
         raise StartError(
             f"an agent needs {' and '.join(missing)}: install it with pip install 'paddler[agent]'"

@@ -83,13 +83,13 @@ def build(tree: Path, variant: str) -> None:
 
 def run(tree: Path, variant: str, arguments: list[str]) -> int:
     """Run Python in ``tree``; fails, too, if a sanitizer reported anything."""
-    environ = {"PYTHONPATH": str(tree), "PADDLER_TEST_MODEL": str(MODEL)} | os.environ
-    environ["PYTHONPATH"] = str(tree)
+    environ = {"PADDLER_TEST_MODEL": str(MODEL)} | os.environ | {"PYTHONPATH": str(tree)}
     if variant == "checked":
         environ |= sanitizer_environment(tree)
     for report in tree.glob(f"{REPORT}.*"):
         report.unlink()
-    code = subprocess.run([sys.executable, *arguments], cwd=tree, env=environ, check=False).returncode
+    command = [sys.executable, *arguments]
+    code = subprocess.run(command, cwd=tree, env=environ, check=False).returncode
     # A worker that a sanitizer ended is started anew, as after any crash: the tests may pass.
     for report in sorted(tree.glob(f"{REPORT}.*")):
         print(f"--- {report}\n{report.read_text(errors='replace')}", file=sys.stderr)

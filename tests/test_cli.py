@@ -1,0 +1,309 @@
+"""The command line: what each flag means, and how a run that cannot be ends."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from paddler import __version__
+from paddler.cli import agent_config, balancer_config, build_parser, main
+from paddler.config import Address, AgentConfig, BalancerConfig, Buffering, Statsd
+from paddler.errors import ConfigError, StartError
+
+
+def balancer(*flags: str) -> BalancerConfig:
+    return balancer_config(build_parser().parse_args(["balancer", *flags]))
+
+
+def agent(*flags: str) -> AgentConfig:
+    return agent_config(build_parser().parse_args(["agent", *flags]))
+
+
+def local(port: int) -> Address:
+    return Address(text=f"127.0.0.1:{port}", host="127.0.0.1", port=port)
+
+
+# --- what flags mean ----------------------------------------------------------------------------
+
+
+def test_a_balancer_needs_no_flag() -> None:
+    assert balancer() == BalancerConfig(
+        management=local(8060),
+        inference=local(8061),
+        openai=None,
+        panel=None,
+        buffering=Buffering(max_requests=30, timeout_ms=10_000, item_timeout_ms=30_000),
+        inference_origins=frozenset(),
+        management_origins=frozenset(),
+        state_database="memory://",
+        statsd=Statsd(address=None, prefix="paddler_", interval_ms=10_000),
+        max_body_bytes=64 * 1024 * 1024,
+        drain_timeout_ms=3_000,
+    )
+
+
+def test_an_agent_needs_no_flag() -> None:
+    assert agent() == AgentConfig(
+        management=local(8060), slots=4, name=None, drain_timeout_ms=3_000
+    )
+
+
+def test_every_flag_of_a_balancer_is_heard() -> None:
+    flags = {
+        "--management-addr": "127.0.0.1:1",
+        "--inference-addr": "127.0.0.1:2",
+        "--compat-openai-addr": "127.0.0.1:3",
+        "--web-admin-panel-addr": "127.0.0.1:4",
+        "--max-buffered-requests": "5",
+        "--buffered-request-timeout": "6s",
+        "--inference-item-timeout": "7m",
+        "--max-body-bytes": "8192",
+        "--state-database": "file:///tmp/state.json",
+        "--statsd-addr": "127.0.0.1:9",
+        "--statsd-prefix": "fleet",
+        "--statsd-reporting-interval": "10",
+        "--drain-timeout": "1h",
+    }
+    origins = ["http://a", "http://b:1"]
+    repeated = [
+        word
+        for origin in origins
+        for word in (
+            *("--inference-cors-allowed-host", origin),
+            *("--management-cors-allowed-host", origin),
+        )
+    ]
+    assert balancer(*(word for pair in flags.items() for word in pair), *repeated) == (
+        BalancerConfig(
+            management=local(1),
+            inference=local(2),
+            openai=local(3),
+            panel=local(4),
+            buffering=Buffering(max_requests=5, timeout_ms=6_000, item_timeout_ms=420_000),
+            inference_origins=frozenset(origins),
+            management_origins=frozenset(origins),
+            state_database="file:///tmp/state.json",
+            statsd=Statsd(address=local(9), prefix="fleet", interval_ms=10),
+            max_body_bytes=8192,
+            drain_timeout_ms=3_600_000,
+        )
+    )
+
+
+def test_every_flag_of_an_agent_is_heard() -> None:
+    flags = ("--management-addr", "127.0.0.1:1", "--slots", "8", "--name", "gpu-1")
+    assert agent(*flags, "--drain-timeout", "500ms") == AgentConfig(
+        management=local(1), slots=8, name="gpu-1", drain_timeout_ms=500
+    )
+
+
+def test_optional_listeners_have_a_usual_address() -> None:
+    config = balancer("--compat-openai-addr", "--web-admin-panel-addr")
+    assert (config.openai, config.panel) == (local(8070), local(8062))
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "-2147483648"])
+def test_a_balancer_may_let_nobody_wait(count: str) -> None:
+    assert balancer("--max-buffered-requests", count).buffering.max_requests == 0
+
+
+def test_a_v6_address_is_taken_in_brackets() -> None:
+    assert balancer("--management-addr", "[::1]:8060").management == Address(
+        text="[::1]:8060", host="::1", port=8060
+    )
+
+
+def test_a_name_is_resolved_and_its_text_kept() -> None:
+    assert balancer("--management-addr", "localhost:8060").management == Address(
+        text="localhost:8060", host="127.0.0.1", port=8060
+    )
+
+
+# --- how a run ends -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--unknown"], "--unknown"),
+        (["server"], "server"),
+        (["balancer", "--management"], "--management"),  # no abbreviations
+        (["balancer", "extra"], "extra"),
+        (["balancer", "--management-addr"], "--management-addr"),
+        (["balancer", "--management-addr", "8060"], "--management-addr: '8060'"),
+        (["balancer", "--compat-openai-addr", "a:b"], "--compat-openai-addr: 'a:b'"),
+        (["balancer", "--inference-addr", "no.such.host.invalid:1"], "cannot resolve"),
+        (["balancer", "--inference-addr", "a..b:1"], "cannot resolve"),
+        (["balancer", "--max-buffered-requests", "many"], "--max-buffered-requests"),
+        (["balancer", "--max-buffered-requests", "2147483648"], "--max-buffered-requests"),
+        (["balancer", "--buffered-request-timeout", "soon"], "--buffered-request-timeout"),
+        (["balancer", "--max-body-bytes", "1000"], "at least 1024"),
+        (["balancer", "--state-database", "file://state.json"], "must be absolute"),
+        (["balancer", "--statsd-reporting-interval", "0"], "at least 1 ms"),
+        (["agent", "--slots", "0"], "--slots"),
+        (["agent", "--slots", "many"], "--slots"),
+        (["up"], "--model"),
+        (["help", "server"], "server"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_one_line_that_names_it(
+    arguments: list[str], names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: int | str | None = main(arguments)
+    except SystemExit as end:
+        code = end.code
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    first, *rest = err.splitlines()
+    assert first.startswith("Error: ")
+    assert names in first
+    assert all(line.startswith("Try 'paddler") for line in rest)
+
+
+def test_without_a_role_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "roles:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--version"], f"paddler {__version__}"),
+        (["--help"], "exit codes:  0 stopped as asked   1 could not start or go on   2 bad usage"),
+        (["help"], "roles:"),
+        (["help", "balancer"], "listeners:"),
+        (["balancer", "--help"], "listeners:"),
+        (["help", "agent"], "  --slots N             requests at once (default: 4)"),
+        (["up", "-h"], "  --model FILE          a GGUF file to serve"),
+    ],
+)
+def test_help_and_version_are_answers(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: int | str | None = main(arguments)
+    except SystemExit as end:
+        code = end.code
+    assert not code
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def run_python(*arguments: str) -> tuple[int, str]:
+    """Exit code and stderr of a Python that logs errors only."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | {"PADDLER_LOG": "error"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_taken_port_ends_with_1_and_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, err = run_python(
+            "-m", "paddler", "balancer", "--management-addr", f"127.0.0.1:{port}"
+        )
+    assert code == 1
+    assert err == (
+        f"Error: --management-addr: port {port} on 127.0.0.1 is already in use; "
+        "choose another with --management-addr HOST:PORT\n"
+    )
+
+
+def test_a_broken_state_file_ends_with_1_and_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text("{")
+    code, err = run_python("-m", "paddler", "balancer", "--state-database", f"file://{path}")
+    assert code == 1
+    assert err.startswith(f"Error: --state-database: {path} does not hold a state")
+    assert len(err.splitlines()) == 1
+
+
+# An entry of None in sys.modules is a module that is not installed.
+MAIN_WITHOUT = """
+import sys
+sys.modules |= dict.fromkeys({missing!r})
+from paddler.cli import main
+raise SystemExit(main({arguments!r}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "names"),
+    [
+        (["llama_cpp"], "llama_cpp"),
+        (["llama_cpp", "jinja2"], "llama_cpp and jinja2"),
+    ],
+)
+@pytest.mark.parametrize("role", [["agent"], ["up", "--model", "/a.gguf"]])
+def test_an_agent_without_its_extra_ends_with_1_and_names_it(
+    role: list[str], missing: list[str], names: str
+) -> None:
+    script = MAIN_WITHOUT.format(missing=missing, arguments=role)
+    assert run_python("-c", script) == (
+        1,
+        f"Error: an agent needs {names}: install it with pip install 'paddler[agent]'\n",
+    )
+
+
+def test_help_needs_no_model_library() -> None:
+    script = MAIN_WITHOUT.format(
+        missing=["llama_cpp", "jinja2", "rich", "uvloop"], arguments=["help", "agent"]
+    )
+    assert run_python("-c", script) == (0, "")
+
+
+def test_up_without_its_model_file_ends_with_1(tmp_path: Path) -> None:
+    model = tmp_path / "none.gguf"
+    code, err = run_python("-m", "paddler", "up", "--model", str(model))
+    assert (code, err) == (1, f"Error: --model: no such file: {model}\n")
+
+
+def raising(error: BaseException) -> Callable[[object], int]:
+    def run(arguments: object) -> int:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("no"), 2),
+        (StartError("no"), 1),
+        (ExceptionGroup("tasks", [ExceptionGroup("tasks", [StartError("no")])]), 1),
+    ],
+)
+def test_what_a_role_cannot_do_is_one_line(
+    error: Exception,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("paddler.cli.run_balancer", raising(error))
+    assert main(["balancer"]) == code
+    assert capsys.readouterr().err == "Error: no\n"
+
+
+def test_an_interrupt_before_the_start_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddler.cli.run_balancer", raising(KeyboardInterrupt()))
+    assert main(["balancer"]) == 0
+
+
+@pytest.mark.parametrize(
+    "bug", [ValueError("bug"), ExceptionGroup("tasks", [StartError("a"), StartError("b")])]
+)
+def test_a_bug_is_not_hidden(bug: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddler.cli.run_balancer", raising(bug))
+    with pytest.raises(type(bug)):
+        main(["balancer"])
