@@ -6,6 +6,7 @@ Roles are imported when chosen, so that a balancer host needs no model library a
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from paddler import __version__, config
 from paddler.config import Address, AgentConfig, BalancerConfig, Buffering, Statsd
 from paddler.errors import ConfigError, StartError
 from paddler.log import set_up_logging
+from paddler.signals import STOP_SIGNALS
 
 T = TypeVar("T")
 
@@ -75,6 +77,10 @@ asks it one question and serves until Ctrl-C."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``paddler`` and return its exit code."""
+    if argv is None:
+        # Told to stop before the role listens to signals: that is no failure.
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.role is None:
@@ -82,8 +88,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     try:
         code: int = arguments.run(arguments)
-    except KeyboardInterrupt:
-        return EXIT_OK
     except Exception as error:
         cause = ungrouped(error)
         if isinstance(cause, ConfigError):
@@ -128,7 +132,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_balancer(roles)
     add_agent(roles)
     add_up(roles)
-    helper = roles.add_parser("help", help="show this help, or a role's", add_help=False)
+    helper = roles.add_parser(
+        "help", help="show this help, or a role's", add_help=False, prog="paddler"
+    )
     helper.add_argument("topic", nargs="?", choices=["balancer", "agent", "up"])
     helper.set_defaults(
         run=lambda arguments: show_help(parser, roles.choices, topic=arguments.topic)
@@ -265,7 +271,12 @@ def add_agent(roles: "Roles[Parser]") -> None:
         help="the balancer's management address (default: %(default)s)",
     )
     add_slots(role)
-    role.add_argument("--name", metavar="TEXT", help="label shown to operators and in answers")
+    role.add_argument(
+        "--name",
+        metavar="TEXT",
+        type=checked(config.parse_name),
+        help="label shown to operators and in answers",
+    )
     add_drain_timeout(role)
     role.set_defaults(run=run_agent)
 

@@ -6,12 +6,13 @@ from typing import Final
 import msgspec
 
 from paddler.errors import ConfigError
+from paddler.messages.link import MAX_NAME_CHARACTERS
 
 DEFAULT_MANAGEMENT_ADDR: Final = "127.0.0.1:8060"
 DEFAULT_INFERENCE_ADDR: Final = "127.0.0.1:8061"
 DEFAULT_PANEL_ADDR: Final = "127.0.0.1:8062"
 DEFAULT_OPENAI_ADDR: Final = "127.0.0.1:8070"
-MAX_SLOTS: Final = 4096
+MAX_SLOTS: Final = 1024
 
 _DURATION = re.compile(r"([0-9]{1,15})(ms|s|m|h)?")
 _UNIT_MS: Final = {None: 1, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
@@ -108,6 +109,15 @@ def parse_state_database(text: str) -> str:
             f"{text!r}: the path must be absolute, for example file:///var/lib/{hint}"
         )
     return f"file://{path}"
+
+
+def parse_name(text: str) -> str:
+    """An agent's label, of a length that tables can show."""
+    if len(text) > MAX_NAME_CHARACTERS:
+        raise ConfigError(
+            f"a name of {len(text)} characters: expected at most {MAX_NAME_CHARACTERS}"
+        )
+    return text
 
 
 def parse_slots(text: str) -> int:

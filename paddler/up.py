@@ -36,7 +36,8 @@ console = Console(highlight=False, soft_wrap=True)
 def run(balancer: BalancerConfig, agent: AgentConfig, *, model: str, question: str) -> int:
     """Serve ``model`` until Ctrl-C; the process's exit code."""
     if not os.path.isfile(model):
-        raise StartError(f"--model: no such file: {model}")
+        what = "is no file" if os.path.exists(model) else "does not exist"
+        raise StartError(f"--model: {model} {what}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(balancer, agent, model, question))
     return 0

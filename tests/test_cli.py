@@ -1,6 +1,7 @@
 """The command line: what each flag means, and how a run that cannot be ends."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -266,7 +267,7 @@ def test_help_needs_no_model_library() -> None:
 def test_up_without_its_model_file_ends_with_1(tmp_path: Path) -> None:
     model = tmp_path / "none.gguf"
     code, err = run_python("-m", "paddler", "up", "--model", str(model))
-    assert (code, err) == (1, f"Error: --model: no such file: {model}\n")
+    assert (code, err) == (1, f"Error: --model: {model} does not exist\n")
 
 
 def raising(error: BaseException) -> Callable[[object], int]:
@@ -295,9 +296,14 @@ def test_what_a_role_cannot_do_is_one_line(
     assert capsys.readouterr().err == "Error: no\n"
 
 
-def test_an_interrupt_before_the_start_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddler.cli.run_balancer", raising(KeyboardInterrupt()))
-    assert main(["balancer"]) == 0
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_before_the_role_listens_is_a_stop(number: signal.Signals) -> None:
+    script = (
+        "import os, sys; from paddler import cli; sys.argv = ['paddler', 'balancer'];"
+        f"cli.run_balancer = lambda _: os.kill(os.getpid(), {int(number)}) or 7;"
+        "sys.exit(cli.main())"
+    )
+    assert run_python("-c", script) == (0, "")
 
 
 @pytest.mark.parametrize(

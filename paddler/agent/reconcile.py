@@ -215,8 +215,7 @@ class Reconciler:
             news.cancel()
             if not start.done():  # a newer state, or the end of the agent
                 start.cancel()
-                with contextlib.suppress(asyncio.CancelledError, WorkerGone):
-                    await start
+                await asyncio.wait((start,))  # unlike awaiting it, tells its end from ours
         if start.cancelled():
             return 0.0
         try:

@@ -25,10 +25,10 @@ from paddler.messages.worker import PacketKind
 
 log = logging.getLogger(__name__)
 
-STOP_GRACE_S: Final = 2.0
+STOP_GRACE_S: Final = 1.0
 STALL_CHECK_S: Final = 1.0
-STALLED_AFTER_S: Final = 120.0
-"""A slot that runs without a token or prompt chunk for this long: longer than any sane step."""
+STALLED_AFTER_S: Final = 60.0
+"""No answer to a ping for this long, or no progress in a running slot: longer than any step."""
 
 SPIN_COUNT: Final = "1000"
 """How long the engine's threads spin at a barrier before they sleep (libgomp's variable).
@@ -58,7 +58,7 @@ class WorkerListener(Protocol):
 class Worker:
     """One worker process and the pipe to it."""
 
-    __slots__ = ("epoch", "is_running", "lost", "pipe", "process", "ready", "table")
+    __slots__ = ("epoch", "is_running", "lost", "pinged_at", "pipe", "process", "ready", "table")
 
     def __init__(self, table: SharedSlotTable, pipe: WorkerPipe) -> None:
         loop = asyncio.get_running_loop()
@@ -68,6 +68,7 @@ class Worker:
         self.ready: asyncio.Future[wire.Ready | wire.LoadFailed] = loop.create_future()
         self.lost = asyncio.Event()
         self.is_running = False
+        self.pinged_at: float | None = None  # of a ping that has no answer yet
         self.epoch = 0  # data is stale until the worker has confirmed the newest reset
 
     def kill(self) -> None:
@@ -149,11 +150,10 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End the worker, if there is one; it is gone when this returns."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+        if (watch := self._watch) is not None:
             self._watch = None
+            watch.cancel()
+            await asyncio.wait((watch,))  # unlike awaiting it, tells its end from ours
         if self._worker is not None:
             await self._end(self._worker)
 
@@ -200,6 +200,8 @@ class Supervisor:
                     worker.ready.set_result(message)
             case wire.ResetDone():
                 self._confirmed_epoch = message.epoch
+            case wire.Pong():
+                worker.pinged_at = None
             case wire.Progress():
                 log.debug("worker: %s %.0f %%", message.phase, message.fraction * 100)
 
@@ -212,9 +214,13 @@ class Supervisor:
         while not worker.lost.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(worker.lost.wait(), STALL_CHECK_S)
-            if stalled := self._stalled_slots(worker):
-                log.error("worker %s stalls on slots %s: ending it", self.pid, stalled)
+            if (reason := self._find_stall(worker)) is not None:
+                log.error("ending the worker, which is stuck: %s", reason)
                 worker.kill()
+                await worker.lost.wait()
+            elif worker.pinged_at is None:
+                worker.pinged_at = time.monotonic()
+                self.send(wire.encode(wire.Ping()))
         reason = await self._reap(worker)
         log.error("the worker ended: %s", reason)
         worker.is_running = False
@@ -222,13 +228,15 @@ class Supervisor:
         await self._end(worker)
         self._listener.on_worker_gone(reason)
 
-    def _stalled_slots(self, worker: Worker) -> list[int]:
-        now = time.monotonic()
-        return [
-            slot
-            for slot, row in enumerate(worker.table.rows())
-            if row.state is not SlotState.IDLE and now - row.progress_at > self._stalled_after_s
-        ]
+    def _find_stall(self, worker: Worker) -> str | None:
+        """Why ``worker`` counts as stuck, whatever it is stuck in; ``None`` if it does not."""
+        deadline = time.monotonic() - self._stalled_after_s
+        if worker.pinged_at is not None and worker.pinged_at < deadline:
+            return f"no answer for {self._stalled_after_s:.0f} s"
+        for slot, row in enumerate(worker.table.rows()):
+            if row.state is not SlotState.IDLE and row.progress_at < deadline:
+                return f"no progress in slot {slot} for {self._stalled_after_s:.0f} s"
+        return None
 
     async def _reap(self, worker: Worker) -> str:
         """Wait for a process whose pipe is closed, and say how it ended."""

@@ -21,7 +21,7 @@ from paddler.balancer import pool
 from paddler.errors import RemoteProtocolError
 from paddler.messages import link as wire
 from paddler.messages.inference import Failure
-from paddler.messages.link import FRAME_FINAL, Finished, FrameKind, Sampling
+from paddler.messages.link import FRAME_FINAL, FRAME_REFUSED, Finished, FrameKind, Sampling
 from paddler.messages.state import ApplicableState
 
 log = logging.getLogger(__name__)
@@ -64,10 +64,14 @@ class Completed(msgspec.Struct, frozen=True):
 
 
 class Concluded(msgspec.Struct, frozen=True):
-    """The agent ended the answer with a result (JSON) of its own: mostly why it failed."""
+    """The agent ended the answer with a result (JSON) of its own: mostly why it failed.
+
+    ``is_refusal``: the request itself is at fault, and would fail again.
+    """
 
     payload: bytes
     agent: Agent
+    is_refusal: bool = False
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -131,7 +135,7 @@ class Stream:
     def on_frame(self, kind: int, flags: int, payload: bytes) -> None:
         """Take a frame that the relay did not pass on by itself."""
         if self._state is StreamState.RUNNING:
-            self._take(kind, payload)
+            self._take(kind, flags, payload)
         if flags & FRAME_FINAL:
             self.end(Lost(f"{self.agent.label}: the answer ended without a result"))
 
@@ -156,7 +160,7 @@ class Stream:
         self._settle(ending)
         self._lease.release()
 
-    def _take(self, kind: int, payload: bytes) -> None:
+    def _take(self, kind: int, flags: int, payload: bytes) -> None:
         if kind == OVERRUN:
             self._outlet.on_overrun()
             self.stop(Failure(499, "the client reads too slowly"))
@@ -166,7 +170,8 @@ class Stream:
                 self.was_heard = True
                 self._outlet.on_result(payload, self.agent)
             case FrameKind.FAILED | FrameKind.EMBEDDING_END:
-                self._settle(Concluded(payload, self.agent))
+                msgspec.json.decode(payload)  # it goes out as it is: rubbish must not
+                self._settle(Concluded(payload, self.agent, bool(flags & FRAME_REFUSED)))
             case FrameKind.DONE:
                 self._settle(Completed(wire.decode_finished(payload), self.agent))
             case FrameKind.RETURNED:

@@ -7,6 +7,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from paddler.messages._base import OneOf
 
 Count = Annotated[int, Meta(ge=0)]
+Slots = Annotated[int, Meta(ge=0, le=32_767)]
 
 StateApplicationStatus = Literal[
     "Applied", "AttemptedAndNotAppliable", "AttemptedAndRetrying", "Fresh", "Stuck"
@@ -69,14 +70,14 @@ class AgentIssue(OneOf, frozen=True, rename="pascal"):
 class AgentStatus(Struct, frozen=True, kw_only=True):
     """What an agent says of itself; sent whenever one of these changes."""
 
-    desired_slots_total: Count
+    desired_slots_total: Slots
     download_current: Count = 0
     download_filename: str | None = None
     download_indeterminate: bool = True
     download_total: Count = 0
     issues: tuple[AgentIssue, ...] = ()
     model_path: str | None = None
-    slots_total: Count = 0
+    slots_total: Slots = 0
     state_application_status: StateApplicationStatus = "Fresh"
     uses_chat_template_override: bool = False
 

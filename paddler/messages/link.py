@@ -6,15 +6,17 @@ Text messages are the Structs below. A binary message is a run of frames, little
 
 Kinds below ``FrameKind.RESULT`` carry token text: the contents of a JSON string, already
 escaped, without quotes. The others carry a JSON document. ``FRAME_FINAL`` in ``flags``
-marks the last frame of its stream.
+marks the last frame of its stream, ``FRAME_REFUSED`` a failure that lies in the request
+itself: sent again, it would fail again.
 """
 
 import struct
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from paddler.messages._base import Wire
 from paddler.messages.agents import AgentStatus
@@ -27,9 +29,11 @@ from paddler.messages.inference import (
 from paddler.messages.state import ApplicableState
 
 PROTOCOL_VERSION: Final = 1
+MAX_NAME_CHARACTERS: Final = 200
 
 FRAME_HEADER: Final = struct.Struct("<IBBHI")
 FRAME_FINAL: Final = 0x01
+FRAME_REFUSED: Final = 0x02
 FIRST_STRUCTURED_KIND: Final = 8
 
 
@@ -92,7 +96,7 @@ class Hello(Wire, frozen=True, kw_only=True, tag="hello"):
 
     protocol: int
     version: str
-    name: str | None
+    name: Annotated[str, Meta(max_length=MAX_NAME_CHARACTERS)] | None
     status: AgentStatus
 
 

@@ -11,6 +11,7 @@ from paddler.messages._base import OneOf, Strict
 U32_MAX = 2**32 - 1
 I32_MIN, I32_MAX = -(2**31), 2**31 - 1
 F32_MAX = 3.4028235e38
+F32_MIN_NORMAL = 1.1754944e-38
 
 Positive = Annotated[int, Meta(ge=1, le=U32_MAX)]
 U32 = Annotated[int, Meta(ge=0, le=U32_MAX)]
@@ -51,8 +52,9 @@ class UrlModel(Strict, frozen=True):
 
 
 class ModelSource(OneOf, frozen=True):
-    """Where weights come from."""
+    """Where weights come from. ``{"None": null}`` is read as ``"None"`` where it stands."""
 
+    none: UnsetType | None = msgspec.field(default=UNSET, name="None")
     hugging_face: HuggingFaceModel | UnsetType = msgspec.field(default=UNSET, name="HuggingFace")
     url: UrlModel | UnsetType = msgspec.field(default=UNSET, name="Url")
     local_to_agent: str | UnsetType = msgspec.field(default=UNSET, name="LocalToAgent")
@@ -82,7 +84,7 @@ class InferenceParameters(Strict, frozen=True, kw_only=True):
     penalty_frequency: F32
     penalty_last_n: Annotated[int, Meta(ge=-1, le=I32_MAX)]
     penalty_presence: F32
-    penalty_repeat: Annotated[float, Meta(gt=0.0, le=F32_MAX)]
+    penalty_repeat: Annotated[float, Meta(ge=F32_MIN_NORMAL, le=F32_MAX)]
     pooling_type: PoolingType
     temperature: Annotated[float, Meta(ge=0.0, le=F32_MAX)]
     top_k: I32
@@ -131,6 +133,12 @@ class DesiredState(Strict, frozen=True, kw_only=True):
     model: ModelReference
     multimodal_projection: ModelReference
     use_chat_template_override: bool
+
+    def __post_init__(self) -> None:
+        for name in ("model", "multimodal_projection"):
+            reference = getattr(self, name)
+            if isinstance(reference, ModelSource) and reference.none is None:
+                msgspec.structs.force_setattr(self, name, "None")
 
 
 class ApplicableState(Strict, frozen=True, kw_only=True):

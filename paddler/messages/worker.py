@@ -51,11 +51,15 @@ class Reset(Wire, frozen=True, tag="reset"):
     epoch: int
 
 
+class Ping(Wire, frozen=True, tag="ping"):
+    """Answered by a :class:`Pong` between two steps: a worker that is stuck does not answer."""
+
+
 class Stop(Wire, frozen=True, tag="stop_worker"):
     """End the process now."""
 
 
-ToWorker = Load | Reset | Stop | StartStream | StopStream
+ToWorker = Load | Reset | Ping | Stop | StartStream | StopStream
 
 
 # --- worker to agent ---------------------------------------------------------------------------
@@ -91,7 +95,11 @@ class ResetDone(Wire, frozen=True, tag="reset_done"):
     epoch: int
 
 
-FromWorker = Progress | Ready | LoadFailed | ResetDone
+class Pong(Wire, frozen=True, tag="pong"):
+    """Answer to a :class:`Ping`."""
+
+
+FromWorker = Progress | Ready | LoadFailed | ResetDone | Pong
 
 decode_to_worker: Callable[[bytes | bytearray], ToWorker] = msgspec.json.Decoder(ToWorker).decode
 decode_from_worker: Callable[[bytes], FromWorker] = msgspec.json.Decoder(FromWorker).decode

@@ -211,6 +211,22 @@ def test_a_newer_state_replaces_a_load_in_progress(on_bench: OnBench) -> None:
     on_bench(test)
 
 
+def test_the_agents_end_during_a_load_is_not_mistaken_for_a_newer_state(tmp_path: Path) -> None:
+    async def body() -> None:
+        bench = Bench(tmp_path)
+        bench.supervisor.script = [asyncio.Event()]  # never loads
+        task = asyncio.create_task(bench.reconciler.run())
+        bench.want()
+        await bench.until(lambda: len(bench.supervisor.loads) == 1)
+        bench.want(template="other")  # both at once
+        task.cancel()
+        await asyncio.wait((task,), timeout=10)
+        assert task.cancelled()
+        assert len(bench.supervisor.loads) == 1
+
+    asyncio.run(body())
+
+
 def test_no_model_unloads(on_bench: OnBench) -> None:
     async def test(bench: Bench) -> None:
         bench.want()

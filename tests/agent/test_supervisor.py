@@ -108,6 +108,16 @@ def test_a_stalled_worker_is_ended(smollm2_path: Path) -> None:
     supervised(test, stalled_after_s=2.0)
 
 
+def test_a_worker_that_is_stuck_without_a_request_is_ended(smollm2_path: Path) -> None:
+    async def test(supervisor: Supervisor, listener: Listener) -> None:
+        await supervisor.start(load(smollm2_path))
+        assert supervisor.pid is not None
+        os.kill(supervisor.pid, signal.SIGSTOP)
+        assert await listener.gone == "worker killed by signal 9 (SIGKILL)"
+
+    supervised(test, stalled_after_s=1.0)
+
+
 def test_data_from_before_a_reset_is_dropped(smollm2_path: Path) -> None:
     async def test(supervisor: Supervisor, listener: Listener) -> None:
         await supervisor.start(load(smollm2_path))

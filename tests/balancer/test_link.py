@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from paddler._fastpath import FRAMING_RAW, Sink
-from paddler.balancer.link import AgentLink, Completed, Lost, Concluded, Stream
+from paddler.balancer.link import AgentLink, Completed, Concluded, Lost, Stream
 from paddler.balancer.pool import Agent, Pool
 from paddler.errors import RemoteProtocolError
 from paddler.messages import link as wire

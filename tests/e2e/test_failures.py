@@ -290,3 +290,27 @@ def test_a_download_is_refused_as_an_issue(
     assert list(fleet.snapshot()[0]["issues"][0]) == ["ModelCannotBeLoaded"]
     fleet.put_state(state)
     wait_until(lambda: fleet.snapshot()[0]["issues"] == [], "the issue is gone")
+
+
+def test_an_agent_told_to_stop_while_it_swaps_models_stops(pair: Fleet, smollm2_path: Path) -> None:
+    with pair as fleet:
+        fleet.put_model(smollm2_path)
+        for delay_s in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
+            agent = fleet.start_agent(f"leaving-{delay_s}", 1)
+            fleet.wait_slots(1)
+            fleet.put_model(smollm2_path, context_size=1024)
+            time.sleep(delay_s)  # somewhere in the swap; each place has to hold
+            fleet.put_model(smollm2_path, context_size=2048)
+            agent.signal(signal.SIGTERM)
+            assert agent.wait(10) == 0
+            fleet.put_model(smollm2_path)
+
+
+def test_a_prompt_of_many_megabytes_costs_its_sender_an_error_and_nobody_else_anything(
+    fleet: Fleet,
+) -> None:
+    running = Answer(fleet.inference, raw_prompt("Once upon a time", 60))
+    running.first()
+    (message,) = ask(fleet.inference, raw_prompt("<|im_start|> word " * 1_200_000, 3))
+    assert "evicted" in message["Response"]["response"]["GeneratedToken"]["SamplerError"]
+    assert "Done" in running.rest()[-1]["Response"]["response"]["GeneratedToken"]

@@ -74,13 +74,18 @@ def test_a_value_out_of_range_is_refused_by_name(
 
 def test_a_chunk_has_the_keys_that_openais_have() -> None:
     chunk = ChatChunk(
-        id="chatcmpl-1", created=7, model="m", choices=[ChunkChoice(delta=ChatDelta(content="a"))]
+        id="chatcmpl-1",
+        created=7,
+        model="m",
+        system_fingerprint="fp_1",
+        choices=[ChunkChoice(delta=ChatDelta(content="a"))],
     )
     assert json.loads(msgspec.json.encode(chunk)) == {
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",
         "created": 7,
         "model": "m",
+        "system_fingerprint": "fp_1",
         "choices": [
             {"index": 0, "delta": {"content": "a"}, "logprobs": None, "finish_reason": None}
         ],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from paddler.messages.state import (
     DEFAULT_DESIRED_STATE,
+    DEFAULT_INFERENCE_PARAMETERS,
     F32_MAX,
     DesiredState,
     InferenceParameters,
@@ -117,7 +118,7 @@ def test_a_model_is_none_or_exactly_one_source(model: object) -> None:
 
 def test_a_source_made_here_is_one_source_too() -> None:
     assert ModelSource(local_to_agent="/a").local_to_agent == "/a"
-    with pytest.raises(ValueError, match="exactly one of the keys HuggingFace, Url, LocalToAgent"):
+    with pytest.raises(ValueError, match="exactly one of the keys None, HuggingFace"):
         ModelSource()
 
 
@@ -191,3 +192,27 @@ def test_parameters_made_here_are_rounded_too() -> None:
     parameters = msgspec.structs.replace(DEFAULT_DESIRED_STATE.inference_parameters, top_p=1 / 3)
     assert isinstance(parameters, InferenceParameters)
     assert parameters.top_p == 0.33333334
+
+
+F32 = st.floats(min_value=-3.4e38, max_value=3.4e38)
+
+
+@given(
+    penalty_repeat=F32,
+    temperature=F32,
+    penalty_presence=F32,
+    top_p=st.floats(-0.5, 1.5),
+)
+def test_every_accepted_state_survives_its_own_printing(**values: float) -> None:
+    parameters = msgspec.to_builtins(DEFAULT_INFERENCE_PARAMETERS) | values
+    try:
+        accepted = msgspec.convert(parameters, InferenceParameters)
+    except msgspec.ValidationError:
+        return
+    printed = msgspec.json.encode(accepted)
+    assert msgspec.json.decode(printed, type=InferenceParameters) == accepted
+
+
+def test_no_model_may_be_said_as_an_object() -> None:
+    wire = msgspec.to_builtins(DEFAULT_DESIRED_STATE) | {"model": {"None": None}}
+    assert msgspec.convert(wire, DesiredState) == DEFAULT_DESIRED_STATE

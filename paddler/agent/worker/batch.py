@@ -16,6 +16,8 @@ from typing import Final, NamedTuple
 
 # A pause in a running answer that a reader hardly minds.
 PREFILL_PAUSE_S: Final = 0.2
+# With no answer running, what newcomers and cancellations wait for.
+PREFILL_STEP_S: Final = 0.5
 # Fewer tokens tell nothing of the speed of a prompt, and gain little in one batch.
 MIN_PREFILL_TOKENS: Final = 16
 # Before anything was measured.
@@ -75,34 +77,45 @@ class Chunk(NamedTuple):
 
 
 class PrefillPace:
-    """How many prompt tokens a batch may hold while answers run and have to wait for it.
+    """How many prompt tokens a batch may hold, so that nobody waits for it for long.
 
-    As many as the engine decodes in ``PREFILL_PAUSE_S``, by its last large batch: hundreds
-    on a GPU, where more per batch is faster; a few dozen on a small CPU, where it is not
-    (512 tokens of SmolLM2-135M on two cores: 2.3 s in one batch, 2.4 s in batches of 32).
+    ``beside_decode``: while answers run; as many as the engine decodes in
+    ``PREFILL_PAUSE_S``, by its last large batch. ``alone``: while none does; as many as in
+    ``PREFILL_STEP_S``. That is hundreds on a GPU, where more per batch is faster; a few
+    dozen on a small CPU, where it is not (512 tokens of SmolLM2-135M on two cores: 2.3 s
+    in one batch, 2.4 s in batches of 32).
     """
 
-    __slots__ = ("_most", "tokens")
+    __slots__ = ("_most_alone", "_most_beside", "alone", "beside_decode")
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.tokens = min(most, FIRST_PREFILL_TOKENS)
+    def __init__(self, *, most_beside_decode: int, most_alone: int) -> None:
+        self._most_beside = most_beside_decode
+        self._most_alone = most_alone
+        self.beside_decode = min(most_beside_decode, FIRST_PREFILL_TOKENS)
+        self.alone = min(most_alone, FIRST_PREFILL_TOKENS)
 
     def observe(self, tokens: int, took_s: float) -> None:
         """A batch of so many tokens took so long."""
         if tokens >= MIN_PREFILL_TOKENS and took_s > 0.0:
-            in_time = int(tokens / took_s * PREFILL_PAUSE_S)
-            self.tokens = min(max(in_time, MIN_PREFILL_TOKENS), self._most)
+            self.beside_decode = self._in_time(tokens / took_s * PREFILL_PAUSE_S, self._most_beside)
+            self.alone = self._in_time(tokens / took_s * PREFILL_STEP_S, self._most_alone)
+
+    def _in_time(self, tokens: float, most: int) -> int:
+        return min(max(int(tokens), MIN_PREFILL_TOKENS), most)
 
 
 def plan_step(
-    sequences: Iterable[BatchSequence], *, n_batch: int, max_prefill_beside_decode: int
+    sequences: Iterable[BatchSequence],
+    *,
+    n_batch: int,
+    max_prefill_beside_decode: int,
+    max_prefill_alone: int,
 ) -> list[Chunk]:
     """What the next batch holds: at most ``n_batch`` tokens, decode tokens first.
 
     ``max_prefill_beside_decode``: prompt tokens in a batch that also decodes; every running
-    answer waits for them. ``n_batch`` is at least 2, so that a batch full of decode tokens
-    still has a place for one prompt token.
+    answer waits for them. ``max_prefill_alone``: in one that does not. ``n_batch`` is at
+    least 2, so that a batch full of decode tokens still has a place for one prompt token.
     """
     waiting_longest = sorted(sequences, key=lambda sequence: (sequence.served_step, sequence.slot))
     decoding = [sequence for sequence in waiting_longest if sequence.phase is Phase.DECODE]
@@ -111,8 +124,7 @@ def plan_step(
     kept_for_prefill = 1 if prefilling else 0
     decoding = decoding[: n_batch - kept_for_prefill]
     budget = n_batch - len(decoding)
-    if decoding:
-        budget = min(budget, max_prefill_beside_decode)
+    budget = min(budget, max_prefill_beside_decode if decoding else max_prefill_alone)
 
     chunks = [Chunk(sequence, 1) for sequence in decoding]
     prefilling = prefilling[:budget]

@@ -43,6 +43,9 @@ TEXT_DISABLED: Final = (
     "token generation is disabled because this agent is running in embeddings-only mode"
 )
 
+# Documents are too long from ``n_batch`` tokens on; their length is told exactly up to here.
+COUNTED_TOKENS: Final = 65_536
+
 encode = msgspec.json.Encoder().encode
 
 
@@ -63,8 +66,8 @@ class EmbeddingEngine(Protocol):
         """How the tokens of a document become one vector."""
         ...
 
-    def tokenize(self, text: str) -> list[int]:
-        """Tokens of a document, with the model's BOS."""
+    def tokenize(self, text: str, *, limit: int) -> list[int]:
+        """Tokens of a document, with the model's BOS; of a longer one maybe only a part."""
         ...
 
     def embed(self, documents: Sequence[list[int]]) -> list[Vector]:
@@ -184,7 +187,7 @@ class EmbeddingStreams:
     def _tokenize(self, stream_id: int, request: GenerateEmbeddingBatch) -> list[Document]:
         fitting = []
         for document in request.input_batch:
-            tokens = self._engine.tokenize(document.content)
+            tokens = self._engine.tokenize(document.content, limit=COUNTED_TOKENS)
             if len(tokens) > self._engine.n_batch:
                 self._say_oversized(stream_id, document, len(tokens))
             else:

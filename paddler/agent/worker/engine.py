@@ -58,8 +58,11 @@ class Engine(Protocol):
         """Most prompt tokens in a batch that running answers wait for, however fast it is."""
         ...
 
-    def tokenize(self, text: str) -> list[int]:
-        """Tokens of a prompt, special ones recognised, with the model's BOS exactly once."""
+    def tokenize(self, text: str, *, limit: int) -> list[int]:
+        """Tokens of a prompt, special ones recognised, with the model's BOS exactly once.
+
+        Of a text with more than ``limit`` tokens only a part longer than that may come back.
+        """
         ...
 
     def piece(self, token: int) -> bytes:
@@ -130,7 +133,7 @@ class ScriptedEngine:
         """KV cells held by each slot."""
         return list(self._cells)
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, limit: int) -> list[int]:
         """One token per byte."""
         return list(text.encode())
 

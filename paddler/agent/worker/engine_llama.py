@@ -19,6 +19,7 @@ from paddler.agent.worker.embeddings import EmbeddingFailed, Vector
 from paddler.agent.worker.engine import DecodeOutcome, GrammarRefused, NoToken
 from paddler.agent.worker.engine_log import EngineLog
 from paddler.agent.worker.grammar import Gbnf
+from paddler.agent.worker.long_text import PART_CHARS, tokenize_in_parts
 from paddler.agent.worker.sampling import (
     Candidates,
     GrammarSampler,
@@ -28,7 +29,7 @@ from paddler.agent.worker.sampling import (
     stages,
 )
 from paddler.messages.link import Sampling
-from paddler.messages.state import InferenceParameters, PoolingType
+from paddler.messages.state import U32_MAX, InferenceParameters, PoolingType
 
 _log = logging.getLogger(__name__)
 
@@ -122,6 +123,9 @@ class Model:
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._bos_text = self._special_text(llama_cpp.llama_vocab_bos)
+        # EOS belongs behind the last part only, which llama_tokenize cannot be told.
+        self._adds_eos = bool(llama_cpp.llama_vocab_get_add_eos(self._vocab))
+        self._cut_before = self._special_texts()
 
     @property
     def handle(self) -> Any:
@@ -171,23 +175,31 @@ class Model:
             entries[key] = self._text_by_index(llama_cpp.llama_model_meta_val_str_by_index, index)
         return dict(sorted(entries.items()))
 
-    def tokenize(self, text: str) -> list[int]:
-        """Tokens of ``text``, special ones recognised, BOS and EOS where the model wants them."""
+    def tokenize(self, text: str, *, limit: int) -> list[int]:
+        """Tokens of ``text``, special ones recognised, BOS and EOS where the model wants them.
+
+        A text of more than ``limit`` tokens may come back cut; see ``tokenize_in_parts``.
+        """
         if self._bos_text and llama_cpp.llama_vocab_get_add_bos(self._vocab):
             # Many templates write BOS themselves; with llama.cpp's own there would be two.
             text = text.removeprefix(self._bos_text)
+        if len(text) <= PART_CHARS or self._adds_eos:
+            return self._tokenize_part(text, True)
+        return tokenize_in_parts(text, self._tokenize_part, self._cut_before, limit=limit)
+
+    def _tokenize_part(self, text: str, is_first: bool) -> list[int]:
         # "replace": a template can write lone surrogates, which are no UTF-8.
         encoded = text.encode("utf-8", "replace")
         room = len(encoded) + 2  # no token is empty, but BOS and EOS
         tokens = (llama_cpp.llama_token * room)()
         count = llama_cpp.llama_tokenize(
-            self._vocab, encoded, len(encoded), tokens, room, True, True
+            self._vocab, encoded, len(encoded), tokens, room, is_first, True
         )
         if count < 0:  # A normaliser made the text longer.
             room = -count
             tokens = (llama_cpp.llama_token * room)()
             count = llama_cpp.llama_tokenize(
-                self._vocab, encoded, len(encoded), tokens, room, True, True
+                self._vocab, encoded, len(encoded), tokens, room, is_first, True
             )
         return list(tokens[:count])
 
@@ -221,6 +233,21 @@ class Model:
             if token == llama_cpp.LLAMA_TOKEN_NULL
             else self.piece(token).decode(errors="replace")
         )
+
+    def _special_texts(self) -> list[str]:
+        """Texts of the special tokens that leave the white space before them alone."""
+        special = (
+            llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
+            | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+            | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        )
+        texts = []
+        for token in range(self.vocabulary_size):
+            attributes = llama_cpp.llama_vocab_get_attr(self._vocab, token)
+            if attributes & special and not attributes & llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP:
+                text = llama_cpp.llama_vocab_get_text(self._vocab, token)
+                texts.append(text.decode("utf-8", "replace"))
+        return [text for text in texts if text]
 
     def _read_piece(self, token: int) -> bytes:
         size = 64
@@ -292,9 +319,9 @@ class LlamaEngine:
         llama_cpp.llama_synchronize(self._context)
         llama_cpp.llama_memory_clear(self._memory, True)
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, limit: int) -> list[int]:
         """See :meth:`Model.tokenize`."""
-        return self._model.tokenize(text)
+        return self._model.tokenize(text, limit=limit)
 
     def piece(self, token: int) -> bytes:
         """See :meth:`Model.piece`."""
@@ -454,7 +481,8 @@ class _Batch:
 def _context_params(parameters: InferenceParameters, *, slots: int, threads: int) -> Any:
     params = llama_cpp.llama_context_default_params()
     # 0 stays 0: what the model was trained with.
-    params.n_ctx = -(-parameters.context_size // _CONTEXT_STEP) * _CONTEXT_STEP
+    rounded = -(-parameters.context_size // _CONTEXT_STEP) * _CONTEXT_STEP
+    params.n_ctx = min(rounded, U32_MAX // _CONTEXT_STEP * _CONTEXT_STEP)
     # One token of each slot and one of a prompt always fit: no slot waits for another.
     params.n_batch = max(parameters.n_batch, slots + 1)
     params.n_ubatch = min(params.n_batch, MAX_UBATCH)

@@ -23,7 +23,16 @@ from paddler.agent.worker.streams import EngineBroken, Streams
 from paddler.errors import RemoteProtocolError
 from paddler.log import set_up_logging
 from paddler.messages.link import StartStream, StopStream
-from paddler.messages.worker import Load, LoadFailed, Reset, ResetDone, Stop, ToWorker
+from paddler.messages.worker import (
+    Load,
+    LoadFailed,
+    Ping,
+    Pong,
+    Reset,
+    ResetDone,
+    Stop,
+    ToWorker,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +101,8 @@ def _obey(command: ToWorker, channel: Channel, streams: Streams | EmbeddingStrea
         case Reset():
             streams.reset()
             channel.send(ResetDone(command.epoch))
+        case Ping():
+            channel.send(Pong())
         case Load():
             raise RemoteProtocolError("a worker loads one model; start another for the next one")
         case Stop():

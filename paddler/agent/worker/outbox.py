@@ -16,9 +16,9 @@ class Outbox:
         """A frame after which more will follow."""
         self._frames.append(encode_data_frame(stream_id, kind, payload))
 
-    def finish(self, stream_id: int, kind: FrameKind, payload: bytes) -> None:
-        """The last frame of its stream."""
-        self._frames.append(encode_data_frame(stream_id, kind, payload, FRAME_FINAL))
+    def finish(self, stream_id: int, kind: FrameKind, payload: bytes, flags: int = 0) -> None:
+        """The last frame of its stream; ``flags`` beside that it is."""
+        self._frames.append(encode_data_frame(stream_id, kind, payload, FRAME_FINAL | flags))
         self._finished.append(stream_id)
 
     def take(self) -> tuple[bytes, tuple[int, ...]] | None:

@@ -28,6 +28,7 @@ from paddler.agent.worker.prompts import PromptMaker
 from paddler.errors import PaddlerError, RemoteProtocolError
 from paddler.messages.inference import GeneratedTokenResult, TokenUsage
 from paddler.messages.link import (
+    FRAME_REFUSED,
     EmbeddingJob,
     Finished,
     FrameKind,
@@ -39,10 +40,6 @@ _log = logging.getLogger(__name__)
 
 EMBEDDINGS_DISABLED: Final = b'"EmbeddingsDisabled"'
 EVICTED: Final = "Request evicted due to KV cache pressure"
-
-# A longer prompt is refused without tokenizing it, which would stall every stream. No
-# text comes near this average: the longest token of SmolLM2's vocabulary has 162 bytes.
-MAX_CHARS_PER_TOKEN: Final = 256
 
 # One failed batch may be its requests' fault; this many in a row are the engine's.
 MAX_FAILED_STEPS: Final = 3
@@ -108,7 +105,9 @@ class Streams:
         self._agent_label = agent_label
         self._clock = clock
         self._cache = PrefixCache(table.slots)
-        self._pace = PrefillPace(engine.max_prefill_beside_decode)
+        self._pace = PrefillPace(
+            most_beside_decode=engine.max_prefill_beside_decode, most_alone=engine.n_batch
+        )
         self._running: dict[int, _Stream] = {}  # by slot
         self._outbox = Outbox()
         self._steps = 0
@@ -132,7 +131,7 @@ class Streams:
             return
         prompt = self._prompts.make(command.job)
         if isinstance(prompt, GeneratedTokenResult):
-            self._refuse(command.stream_id, prompt)
+            self._refuse(command.stream_id, prompt, FRAME_REFUSED)
             return
         if not self._cache.has_free_slot:
             self._refuse_sampler(
@@ -188,25 +187,15 @@ class Streams:
     def _tokenize(self, stream_id: int, prompt: str) -> list[int] | None:
         """The prompt's tokens, if there are any and they fit; else the stream is refused."""
         room = self._engine.context_size
-        if len(prompt) > room * MAX_CHARS_PER_TOKEN:
-            self._refuse_sampler(
-                stream_id,
-                f"{EVICTED}: the prompt has {len(prompt)} characters, the context {room} tokens",
-            )
-            return None
-        tokens = self._engine.tokenize(prompt)
+        tokens = self._engine.tokenize(prompt, limit=room)
         if not tokens:
-            self._refuse_sampler(
-                stream_id, f"{self._agent_label}: failed to tokenize prompt: it is empty"
-            )
-            return None
-        if len(tokens) > room:
-            self._refuse_sampler(
-                stream_id,
-                f"{EVICTED}: the prompt has {len(tokens)} tokens, the context {room}",
-            )
-            return None
-        return tokens
+            text = f"{self._agent_label}: failed to tokenize prompt: it is empty"
+        elif len(tokens) > room:
+            text = f"{EVICTED}: the prompt has {len(tokens)} tokens or more, the context {room}"
+        else:
+            return tokens
+        self._refuse(stream_id, GeneratedTokenResult(sampler_error=text), FRAME_REFUSED)
+        return None
 
     def _admit(
         self, command: StartStream, max_tokens: int, prompt: list[int], grammar: Gbnf | None
@@ -219,9 +208,8 @@ class Streams:
         except GrammarRefused as error:
             self._cache.give_back(slot, prompt[:shared])
             text = f"{self._agent_label}: failed to initialize grammar sampler: {error}"
-            self._refuse(
-                command.stream_id, GeneratedTokenResult(grammar_initialization_failed=text)
-            )
+            refusal = GeneratedTokenResult(grammar_initialization_failed=text)
+            self._refuse(command.stream_id, refusal, FRAME_REFUSED)
             return
         stream = _Stream(
             command.stream_id,
@@ -270,8 +258,8 @@ class Streams:
     def _refuse_sampler(self, stream_id: int, text: str) -> None:
         self._refuse(stream_id, GeneratedTokenResult(sampler_error=text))
 
-    def _refuse(self, stream_id: int, result: GeneratedTokenResult) -> None:
-        self._outbox.finish(stream_id, FrameKind.FAILED, msgspec.json.encode(result))
+    def _refuse(self, stream_id: int, result: GeneratedTokenResult, flags: int = 0) -> None:
+        self._outbox.finish(stream_id, FrameKind.FAILED, msgspec.json.encode(result), flags)
 
     # --- one batch ---------------------------------------------------------------------------
 
@@ -284,7 +272,8 @@ class Streams:
             chunks = plan_step(
                 (stream.sequence for stream in self._running.values()),
                 n_batch=self._engine.n_batch,
-                max_prefill_beside_decode=self._pace.tokens,
+                max_prefill_beside_decode=self._pace.beside_decode,
+                max_prefill_alone=self._pace.alone,
             )
             began_at = self._clock()
             outcome = self._engine.decode(chunks)

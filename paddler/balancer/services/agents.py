@@ -18,7 +18,11 @@ from paddler.net.websocket import WebSocketConnection, WebSocketSettings
 
 log = logging.getLogger(__name__)
 
-LINK_SETTINGS: Final = WebSocketSettings(max_message_bytes=64 * 1024 * 1024)
+# What waits for an agent is bounded by its slots times the largest request; an agent that
+# is gone is noticed by its silence, not by what a large request leaves unsent for a moment.
+LINK_SETTINGS: Final = WebSocketSettings(
+    max_message_bytes=64 * 1024 * 1024, max_unsent_bytes=64 * 1024 * 1024 * 1024
+)
 AGENT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 

@@ -56,11 +56,14 @@ decode_chat = msgspec.json.Decoder(api.ChatCompletionRequest).decode
 def render_error(
     status: int, code: str, message: str, headers: tuple[tuple[str, str], ...] = ()
 ) -> Response:
-    """Any error in OpenAI's shape, so that its clients raise their own exceptions."""
+    """Any error in OpenAI's shape, so that its clients raise their own exceptions.
+
+    ``code`` is ours and stays out: OpenAI's codes have meanings of their own.
+    """
     kind = "invalid_request_error" if status < 500 else "server_error"
     if status == 503:
         headers = (*headers, ("retry-after", str(RETRY_AFTER_S)))
-    body = api.ErrorBody(api.ErrorDetail(message=message, type=kind, code=code))
+    body = api.ErrorBody(api.ErrorDetail(message=message, type=kind))
     return Response(status, encode(body), content_type="application/json", headers=headers)
 
 
@@ -83,7 +86,7 @@ class OpenAIService:
             raise ClientError(CHAT_DISABLED, status=501, code="embeddings_mode")
         refuse_unserved(request)
         job = ConversationJob(conversation_of(request))
-        head = AnswerHead(f"chatcmpl-{new_id()}", int(time.time()), request.model)
+        head = AnswerHead(f"chatcmpl-{new_id()}", int(time.time()), request.model, f"fp_{new_id()}")
         if not request.stream:
             collected = CollectedAnswer(head)
             return collected.respond(
@@ -102,6 +105,7 @@ class AnswerHead(msgspec.Struct, frozen=True):
     id: str
     created: int
     model: str
+    system_fingerprint: str
 
     def encode_chunk(
         self,
@@ -115,6 +119,7 @@ class AnswerHead(msgspec.Struct, frozen=True):
                     id=self.id,
                     created=self.created,
                     model=self.model,
+                    system_fingerprint=self.system_fingerprint,
                     choices=[api.ChunkChoice(delta=delta, finish_reason=finish_reason)],
                 )
             )
@@ -219,6 +224,7 @@ class StreamedAnswer(StreamingOutlet):
                 id=self._head.id,
                 created=self._head.created,
                 model=self._head.model,
+                system_fingerprint=self._head.system_fingerprint,
                 choices=[],
                 usage=usage_of(finished.usage),
             )
@@ -310,4 +316,5 @@ def error_response(outcome: Concluded | Failure) -> Response:
         return render_error(outcome.code, "failed", outcome.description)
     ((variant, detail),) = msgspec.json.decode(outcome.payload, type=dict[str, object]).items()
     message = detail if isinstance(detail, str) else encode(detail).decode()
-    return render_error(400 if variant in CALLER_MISTAKES else 500, variant, message)
+    is_mistake = outcome.is_refusal or variant in CALLER_MISTAKES
+    return render_error(400 if is_mistake else 500, variant, message)

@@ -25,9 +25,11 @@ def decoding(slot: int, *, served_step: int = 0) -> BatchSequence:
 
 
 def planned(
-    sequences: list[BatchSequence], *, n_batch: int = 100, beside: int = 50
+    sequences: list[BatchSequence], *, n_batch: int = 100, beside: int = 50, alone: int = 100
 ) -> list[tuple[int, int]]:
-    chunks = plan_step(sequences, n_batch=n_batch, max_prefill_beside_decode=beside)
+    chunks = plan_step(
+        sequences, n_batch=n_batch, max_prefill_beside_decode=beside, max_prefill_alone=alone
+    )
     return [(chunk.sequence.slot, chunk.tokens) for chunk in chunks]
 
 
@@ -73,9 +75,9 @@ def test_sequence_prefills_until_its_prompt_is_decoded() -> None:
 
 def test_chunk_is_last_when_nothing_is_pending_after_it() -> None:
     sequence = prefilling(0, 10)
-    (first,) = plan_step([sequence], n_batch=6, max_prefill_beside_decode=6)
+    (first,) = plan_step([sequence], n_batch=6, max_prefill_beside_decode=6, max_prefill_alone=6)
     sequence.advance(first.tokens, 1)
-    (second,) = plan_step([sequence], n_batch=6, max_prefill_beside_decode=6)
+    (second,) = plan_step([sequence], n_batch=6, max_prefill_beside_decode=6, max_prefill_alone=6)
     assert (first.is_last, second.is_last) == (False, True)
 
 
@@ -130,10 +132,23 @@ def test_step_serves_first_who_was_served_longest_ago() -> None:
 def test_prefill_pace_is_what_decodes_within_a_pause(
     most: int, observed: list[tuple[int, float]], tokens: int
 ) -> None:
-    pace = PrefillPace(most)
+    pace = PrefillPace(most_beside_decode=most, most_alone=100_000)
     for batch_tokens, took_s in observed:
         pace.observe(batch_tokens, took_s)
-    assert pace.tokens == tokens
+    assert pace.beside_decode == tokens
+
+
+def test_prefill_alone_may_take_longer_but_not_for_ever() -> None:
+    pace = PrefillPace(most_beside_decode=512, most_alone=2048)
+    assert pace.alone == 64
+    pace.observe(512, 2.56)
+    assert (pace.beside_decode, pace.alone) == (40, 100)
+    pace.observe(512, 0.01)
+    assert (pace.beside_decode, pace.alone) == (512, 2048)
+
+
+def test_a_prompt_alone_is_decoded_in_bounded_steps() -> None:
+    assert planned([prefilling(0, 90), prefilling(1, 3)], alone=20) == [(0, 17), (1, 3)]
 
 
 @given(
@@ -151,7 +166,12 @@ def test_every_sequence_is_served_within_bounds_until_it_ends(
     while running:
         steps += 1
         assert steps <= sum(prompts) + answer * len(prompts) + len(prompts)
-        chunks = plan_step(running.values(), n_batch=n_batch, max_prefill_beside_decode=beside)
+        chunks = plan_step(
+            running.values(),
+            n_batch=n_batch,
+            max_prefill_beside_decode=beside,
+            max_prefill_alone=n_batch,
+        )
         assert 0 < sum(chunk.tokens for chunk in chunks) <= n_batch
         phases = [chunk.sequence.phase for chunk in chunks]
         assert phases == sorted(phases, key=[Phase.DECODE, Phase.PREFILL].index)

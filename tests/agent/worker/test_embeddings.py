@@ -43,7 +43,7 @@ class ByteEngine:
         self.batches: list[list[list[int]]] = []
         self.fails = False
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, limit: int) -> list[int]:
         return list(text.encode())
 
     def embed(self, documents: Sequence[list[int]]) -> list[Vector]:

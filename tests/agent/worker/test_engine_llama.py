@@ -53,6 +53,7 @@ def decode_all(engine: LlamaEngine, *sequences: BatchSequence) -> list[DecodeOut
             [sequence for sequence in sequences if sequence.pending],
             n_batch=engine.n_batch,
             max_prefill_beside_decode=engine.max_prefill_beside_decode,
+            max_prefill_alone=engine.n_batch,
         )
         outcomes.append(engine.decode(chunks))
         if outcomes[-1] is not DecodeOutcome.DECODED:
@@ -80,27 +81,27 @@ def generate(
 
 def test_prompt_gets_bos_exactly_once(model: Model) -> None:
     tokens = [BOS, FIRST_BYTE + ord("h"), FIRST_BYTE + ord("i")]
-    assert model.tokenize("hi") == tokens
-    assert model.tokenize("<s>hi") == tokens
+    assert model.tokenize("hi", limit=10**6) == tokens
+    assert model.tokenize("<s>hi", limit=10**6) == tokens
 
 
 def test_special_tokens_in_a_prompt_are_recognised(model: Model) -> None:
-    assert model.tokenize("a</s>") == [BOS, FIRST_BYTE + ord("a"), 2]
+    assert model.tokenize("a</s>", limit=10**6) == [BOS, FIRST_BYTE + ord("a"), 2]
 
 
 def test_model_that_wants_no_bos_gets_none(tmp_path: Path) -> None:
     with open_model(write_tiny_gguf(tmp_path / "m.gguf", add_bos=False)) as plain:
-        assert plain.tokenize("a") == [FIRST_BYTE + ord("a")]
-        assert plain.tokenize("") == []
-        assert plain.tokenize("<s>a") == [BOS, FIRST_BYTE + ord("a")]
+        assert plain.tokenize("a", limit=10**6) == [FIRST_BYTE + ord("a")]
+        assert plain.tokenize("", limit=10**6) == []
+        assert plain.tokenize("<s>a", limit=10**6) == [BOS, FIRST_BYTE + ord("a")]
 
 
 def test_text_that_is_no_utf8_is_replaced(model: Model) -> None:
-    assert model.tokenize("\ud800")[1:] == [FIRST_BYTE + ord("?")]
+    assert model.tokenize("\ud800", limit=10**6)[1:] == [FIRST_BYTE + ord("?")]
 
 
 def test_zero_byte_does_not_end_a_prompt(model: Model) -> None:
-    assert model.tokenize("a\0b")[1:] == [FIRST_BYTE + byte for byte in b"a\0b"]
+    assert model.tokenize("a\0b", limit=10**6)[1:] == [FIRST_BYTE + byte for byte in b"a\0b"]
 
 
 def test_pieces_are_bytes_and_special_tokens_their_text(model: Model) -> None:
@@ -197,7 +198,7 @@ def test_most_slots_start(model: Model) -> None:
 
 
 def test_batching_does_not_change_what_a_slot_says(engine: LlamaEngine) -> None:
-    prompts = [engine.tokenize(text) for text in ("one", "another", "x" * 60)]
+    prompts = [engine.tokenize(text, limit=10**6) for text in ("one", "another", "x" * 60)]
     alone = [generate(engine, 0, prompt, GREEDY) for prompt in prompts]
     sequences = [BatchSequence(slot, list(prompt)) for slot, prompt in enumerate(prompts)]
     for slot, prompt in enumerate(prompts):
@@ -211,7 +212,7 @@ def test_batching_does_not_change_what_a_slot_says(engine: LlamaEngine) -> None:
 
 
 def test_chunked_prompt_says_the_same_as_a_whole_one(model: Model) -> None:
-    prompt = model.tokenize("a prompt that is cut in many chunks")
+    prompt = model.tokenize("a prompt that is cut in many chunks", limit=10**6)
     said = []
     for n_batch in (2, 512):
         asked = parameters(n_batch=n_batch, k_cache_dtype="F32", v_cache_dtype="F32")
@@ -221,11 +222,12 @@ def test_chunked_prompt_says_the_same_as_a_whole_one(model: Model) -> None:
 
 
 def test_reused_prefix_says_the_same_as_a_fresh_prompt(engine: LlamaEngine) -> None:
-    prompt = engine.tokenize("a common beginning, then this")
+    prompt = engine.tokenize("a common beginning, then this", limit=10**6)
     fresh = generate(engine, 0, prompt, GREEDY)
-    other = BatchSequence(1, engine.tokenize("a common beginning, then something else"))
+    text = "a common beginning, then something else"
+    other = BatchSequence(1, engine.tokenize(text, limit=10**6))
     decode_all(engine, other)
-    shared = len(engine.tokenize("a common beginning, then "))
+    shared = len(engine.tokenize("a common beginning, then ", limit=10**6))
     assert engine.keep(1, shared)
     sequence = BatchSequence(1, list(prompt), cached=shared)
     engine.open(1, prompt, GREEDY, None)
@@ -236,7 +238,7 @@ def test_reused_prefix_says_the_same_as_a_fresh_prompt(engine: LlamaEngine) -> N
 
 
 def test_same_seed_says_the_same_and_others_do_not(engine: LlamaEngine) -> None:
-    prompt = engine.tokenize("seed")
+    prompt = engine.tokenize("seed", limit=10**6)
     said = [
         generate(engine, 0, prompt, Sampling(seed=seed, temperature=2.0, top_k=0, top_p=1.0))
         for seed in (1, 1, 2)
@@ -245,7 +247,7 @@ def test_same_seed_says_the_same_and_others_do_not(engine: LlamaEngine) -> None:
 
 
 def test_top_k_of_one_is_greedy_whatever_the_temperature(engine: LlamaEngine) -> None:
-    prompt = engine.tokenize("greedy")
+    prompt = engine.tokenize("greedy", limit=10**6)
     hot = Sampling(top_k=1, temperature=5.0, presence_penalty=0.0)
     assert generate(engine, 0, prompt, hot) == generate(engine, 0, prompt, GREEDY)
 

@@ -109,7 +109,7 @@ def test_streams_come_and_go_on_one_pipe() -> None:
 def test_stop_stream_ends_it_while_others_go_on() -> None:
     engine = ScriptedEngine(slots=2, context_size=10**6, answers={"a": b"x" * 10**5, "b": b"ok"})
     with serving(engine, 2) as parent:
-        parent.send(start(1, "a"))
+        parent.send(start(1, "a", 10**6))
         parent.receive_data()
         parent.send(StopStream(1), StopStream(77), start(2, "b"))
         answers = parent.answers(1, 2)

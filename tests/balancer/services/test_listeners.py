@@ -63,14 +63,11 @@ def test_errors_of_the_openai_listener_are_json() -> None:
     async def test(running: Running) -> None:
         missing = await running.get(running.openai, "/nowhere")
         wrong = await running.get(running.openai, CHAT)
-        for answer, status, code in (
-            (missing, 404, "not_found"),
-            (wrong, 405, "method_not_allowed"),
-        ):
+        for answer, status in ((missing, 404), (wrong, 405)):
             assert answer.status == status
             assert answer.headers.get("content-type") == "application/json"
             error = json.loads(answer.body)["error"]
-            assert error["code"] == code
+            assert error["code"] is None
             assert error["type"] == "invalid_request_error"
 
     on_balancer(test)
