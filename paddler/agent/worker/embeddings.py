@@ -181,7 +181,7 @@ class EmbeddingStreams:
             self._finish(request, DONE if request.produced else NONE_PRODUCED)
 
     def take_frames(self) -> tuple[bytes, tuple[int, ...]] | None:
-        """All frames since the last call and the streams they finish; ``None``: nothing."""
+        """The next packet: frames and the streams they finish; ``None``: nothing."""
         return self._outbox.take()
 
     def _tokenize(self, stream_id: int, request: GenerateEmbeddingBatch) -> list[Document]:

@@ -79,7 +79,7 @@ def run(channel: Channel, table: SharedSlotTable) -> None:
 
 
 def serve(channel: Channel, streams: Streams | EmbeddingStreams) -> None:
-    """Pump commands and frames until :class:`ParentLeft`. Sends at most one packet per step."""
+    """Pump commands and frames until :class:`ParentLeft`. Sends mostly one packet per step."""
     while True:
         command = channel.receive_nowait() if streams.is_running else channel.receive()
         while command is not None:
@@ -87,8 +87,7 @@ def serve(channel: Channel, streams: Streams | EmbeddingStreams) -> None:
             command = channel.receive_nowait()
         if streams.is_running:
             streams.step()
-        taken = streams.take_frames()
-        if taken is not None:
+        while (taken := streams.take_frames()) is not None:
             channel.send_frames(*taken)
 
 

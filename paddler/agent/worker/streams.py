@@ -175,7 +175,7 @@ class Streams:
             self._write_row(stream)
 
     def take_frames(self) -> tuple[bytes, tuple[int, ...]] | None:
-        """All frames since the last call and the streams they finish; ``None``: nothing."""
+        """The next packet: frames and the streams they finish; ``None``: nothing."""
         return self._outbox.take()
 
     # --- one stream --------------------------------------------------------------------------
