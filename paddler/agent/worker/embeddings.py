@@ -92,7 +92,7 @@ class _Request:
     ) -> None:
         self.stream_id = stream_id
         self.slot = slot
-        self.method = method
+        self.method: NormalizationMethod = method
         self.left = deque(documents)
         self.done: dict[tuple[int, ...], bytes] = {}
         self.produced = 0

@@ -58,7 +58,7 @@ _POOLING_TYPES: Final[dict[PoolingType, int]] = {
     "Last": llama_cpp.LLAMA_POOLING_TYPE_LAST,
     "Rank": llama_cpp.LLAMA_POOLING_TYPE_RANK,
 }
-_POOLING_NAMES: Final = {value: name for name, value in _POOLING_TYPES.items()}
+_POOLING_NAMES: Final[dict[int, PoolingType]] = {value: name for name, value in _POOLING_TYPES.items()}
 
 _engine_log = EngineLog()
 

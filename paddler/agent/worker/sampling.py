@@ -97,7 +97,7 @@ class SamplingFailed(Exception):
 class Candidates:
     """A candidate for every token of the vocabulary, filled anew for every draw."""
 
-    __slots__ = ("_array", "_entries", "_ids")
+    __slots__ = ("_array", "_entries", "_ids", "_pointer")
 
     def __init__(self, vocabulary_size: int) -> None:
         entry = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
@@ -109,6 +109,7 @@ class Candidates:
             selected=-1,
             sorted=False,
         )
+        self._pointer: Any = ctypes.pointer(self._array)
 
     def fill(self, logits: Any) -> None:
         """Take the logits of one position, all tokens in the order of their ids."""
@@ -122,7 +123,7 @@ class Candidates:
 
     def apply(self, sampler: Any) -> None:
         """Let a sampler mask, sort or select."""
-        llama_cpp.llama_sampler_apply(sampler, ctypes.byref(self._array))
+        llama_cpp.llama_sampler_apply(sampler, self._pointer)
 
     @property
     def selected(self) -> int:
@@ -160,7 +161,8 @@ class GrammarSampler:
         array = llama_cpp.llama_token_data_array(
             data=ctypes.pointer(entry), size=1, selected=-1, sorted=False
         )
-        llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(array))
+        pointer: Any = ctypes.pointer(array)
+        llama_cpp.llama_sampler_apply(self._sampler, pointer)
         return bool(entry.logit != -math.inf)
 
     def accept(self, token: int) -> None:
