@@ -17,7 +17,7 @@ from llama_cpp._ggml import libggml
 from paddler.agent.worker.batch import Chunk
 from paddler.agent.worker.embeddings import EmbeddingFailed, Vector
 from paddler.agent.worker.engine import DecodeOutcome, GrammarRefused, NoToken
-from paddler.agent.worker.engine_log import EngineLog
+from paddler.agent.worker.engine_log import EngineError, native_log
 from paddler.agent.worker.grammar import Gbnf
 from paddler.agent.worker.long_text import PART_CHARS, tokenize_in_parts
 from paddler.agent.worker.sampling import (
@@ -58,14 +58,14 @@ _POOLING_TYPES: Final[dict[PoolingType, int]] = {
     "Last": llama_cpp.LLAMA_POOLING_TYPE_LAST,
     "Rank": llama_cpp.LLAMA_POOLING_TYPE_RANK,
 }
-_POOLING_NAMES: Final[dict[int, PoolingType]] = {value: name for name, value in _POOLING_TYPES.items()}
-
-_engine_log = EngineLog()
+_POOLING_NAMES: Final[dict[int, PoolingType]] = {
+    value: name for name, value in _POOLING_TYPES.items()
+}
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _user_data: object) -> None:
-    _engine_log.on_text(level, text)
+    native_log.on_text(level, text)
 
 
 def start_backend() -> None:
@@ -90,14 +90,6 @@ def device_names() -> list[str]:
     ]
 
 
-class EngineError(Exception):
-    """llama.cpp refused; the message has its own reason where it gave one."""
-
-
-def _refused(what: str) -> EngineError:
-    return EngineError(f"{what}: {_engine_log.first_error or 'llama.cpp gave no reason'}")
-
-
 class Model:
     """The weights and the vocabulary. Idempotent ``close``, or use ``with``."""
 
@@ -116,10 +108,10 @@ class Model:
             return on_progress(fraction)
 
         params.progress_callback = progress
-        _engine_log.first_error = None
+        native_log.first_error = None
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
-            raise _refused(f"{path} cannot be loaded")
+            raise native_log.refused(f"{path} cannot be loaded")
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._bos_text = self._special_text(llama_cpp.llama_vocab_bos)
@@ -289,12 +281,12 @@ class LlamaEngine:
             raise EngineError(
                 f"{slots} slots are more than the {most} that one context of llama.cpp can have"
             )
-        _engine_log.first_error = None
+        native_log.first_error = None
         self._context = llama_cpp.llama_init_from_model(
             model.handle, _context_params(parameters, slots=slots, threads=threads)
         )
         if not self._context:
-            raise _refused("the context cannot be created")
+            raise native_log.refused("the context cannot be created")
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self.context_size: int = llama_cpp.llama_n_ctx(self._context)
         # llama.cpp bounds the batch by the context itself, but for models without causal attention.
@@ -315,7 +307,7 @@ class LlamaEngine:
         outcome = self._batch.decode(self._context, [(0, 0, [0])], self._output_index)
         llama_cpp.llama_set_warmup(self._context, False)
         if outcome is not DecodeOutcome.DECODED:
-            raise _refused(f"the first decode failed ({outcome.name})")
+            raise native_log.refused(f"the first decode failed ({outcome.name})")
         llama_cpp.llama_synchronize(self._context)
         llama_cpp.llama_memory_clear(self._memory, True)
 
@@ -413,11 +405,11 @@ class LlamaEngine:
     def _compile(self, grammar: Gbnf | None) -> GrammarSampler | None:
         if grammar is None:
             return None
-        _engine_log.first_error = None
+        native_log.first_error = None
         try:
             return GrammarSampler(self._model.vocab, grammar)
         except SamplingFailed as error:
-            raise GrammarRefused(_engine_log.first_error or str(error)) from error
+            raise GrammarRefused(native_log.first_error or str(error)) from error
 
     def _sample(self, slot: int) -> int | NoToken:
         try:
