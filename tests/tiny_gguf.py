@@ -33,7 +33,8 @@ def write_tiny_gguf(
 ) -> Path:
     """Write a model to ``path`` and return it. ``chat_template=None``: it has none.
 
-    Up to two ``heads`` have the 32 values each that block-quantized KV types need.
+    Up to two ``heads`` have the 32 values each that block-quantized KV types need. The
+    architecture ``qwen2vl`` counts the positions of an image along two axes.
     """
     tokens = [b"<unk>", b"<s>", b"</s>"]
     types = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
@@ -51,6 +52,8 @@ def write_tiny_gguf(
     writer.add_head_count_kv(heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(WIDTH // heads)
+    if architecture == "qwen2vl":
+        writer.add_rope_dimension_sections([4, 6, 6, 0])
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
     writer.add_token_scores([0.0] * len(tokens))
@@ -79,9 +82,92 @@ def write_tiny_gguf(
     ones("blk.0.ffn_norm.weight")
     for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
         weights(f"blk.0.{name}.weight", WIDTH, WIDTH)
+    if architecture == "qwen2vl":
+        for name in ("attn_q", "attn_k", "attn_v"):
+            weights(f"blk.0.{name}.bias", WIDTH)
     weights("blk.0.ffn_gate.weight", FEED_FORWARD, WIDTH)
     weights("blk.0.ffn_up.weight", FEED_FORWARD, WIDTH)
     weights("blk.0.ffn_down.weight", WIDTH, FEED_FORWARD)
+
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_tiny_mmproj(
+    path: Path,
+    *,
+    projection_width: int = WIDTH,
+    image_size: int = 64,
+    scale_factor: int = 2,
+    projector: str = "idefics3",
+    seed: int = 1,
+) -> Path:
+    """Write a multimodal projection to ``path`` and return it.
+
+    A vision transformer of one layer with patches of 16 pixels. ``projector``:
+
+    - ``idefics3``: images are cut into tiles of ``image_size`` pixels, with an overview
+      first; each takes ``(image_size / 16 / scale_factor) ** 2`` tokens.
+    - ``gemma3``: one image of ``image_size``, all of whose tokens see each other.
+    - ``qwen2vl_merger``: any size, a token for every 32 by 32 pixels.
+    """
+    patch, width = 16, 32
+    patches = (image_size // patch) ** 2
+    writer = gguf.GGUFWriter(path, "clip")
+    writer.add_string("clip.projector_type", projector)
+    writer.add_bool("clip.has_vision_encoder", True)
+    writer.add_bool("clip.use_gelu", True)
+    for key, value in {
+        "image_size": image_size,
+        "patch_size": patch,
+        "embedding_length": width,
+        "feed_forward_length": 2 * width,
+        "block_count": 1,
+        "projection_dim": projection_width,
+        "attention.head_count": 2,
+        "projector.scale_factor": scale_factor,
+    }.items():
+        writer.add_uint32(f"clip.vision.{key}", value)
+    writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
+    writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
+    writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
+
+    random = np.random.default_rng(seed)
+
+    def weights(name: str, *shape: int) -> None:
+        writer.add_tensor(name, random.standard_normal(shape, dtype=np.float32) * 0.2)
+
+    weights("v.patch_embd.weight", width, 3, patch, patch)
+    if projector == "qwen2vl_merger":
+        weights("v.patch_embd.weight.1", width, 3, patch, patch)
+    else:
+        weights("v.patch_embd.bias", width)
+        weights("v.position_embd.weight", patches, width)
+    for name in ("ln1", "ln2"):
+        weights(f"v.blk.0.{name}.weight", width)
+        weights(f"v.blk.0.{name}.bias", width)
+    for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
+        weights(f"v.blk.0.{name}.weight", width, width)
+        weights(f"v.blk.0.{name}.bias", width)
+    weights("v.blk.0.ffn_up.weight", 2 * width, width)
+    weights("v.blk.0.ffn_up.bias", 2 * width)
+    weights("v.blk.0.ffn_down.weight", width, 2 * width)
+    weights("v.blk.0.ffn_down.bias", width)
+    weights("v.post_ln.weight", width)
+    weights("v.post_ln.bias", width)
+    if projector == "gemma3":
+        weights("mm.input_projection.weight", width, projection_width)
+        weights("mm.soft_emb_norm.weight", width)
+    elif projector == "qwen2vl_merger":
+        weights("mm.0.weight", 4 * width, 4 * width)
+        weights("mm.0.bias", 4 * width)
+        weights("mm.2.weight", projection_width, 4 * width)
+        weights("mm.2.bias", projection_width)
+    else:
+        weights("mm.model.fc.weight", projection_width, width * scale_factor**2)
 
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -7,6 +7,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from paddler.messages._base import OneOf, Strict
 from paddler.messages.state import I32
+from paddler.messages.tools import ParsedToolCall, UnrecognizedToolCall
 
 # --- requests ----------------------------------------------------------------------------------
 
@@ -269,7 +270,11 @@ class GeneratedTokenResult(Struct, frozen=True, kw_only=True, omit_defaults=True
     multimodal_not_supported: str | UnsetType = UNSET
     sampler_error: str | UnsetType = UNSET
     token_generation_disabled: str | UnsetType = UNSET
+    tool_call_parsed: list[ParsedToolCall] | UnsetType = UNSET
+    tool_call_parse_failed: str | UnsetType = UNSET
+    tool_call_validation_failed: list[str] | UnsetType = UNSET
     tool_schema_invalid: str | UnsetType = UNSET
+    unrecognized_tool_call_format: UnrecognizedToolCall | UnsetType = UNSET
 
 
 Milliseconds = Annotated[int, Meta(ge=0)]

@@ -10,9 +10,11 @@ A sequence is in one of two phases. ``PREFILL``: part of its prompt is not decod
 Where the batch is too small for all, who was served longest ago goes first.
 """
 
+import sys
+from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 # A pause in a running answer that a reader hardly minds.
 PREFILL_PAUSE_S: Final = 0.2
@@ -31,26 +33,80 @@ class Phase(Enum):
     DECODE = "decode"
 
 
+# Stands for each cell of an image among the tokens of a prompt.
+NO_TOKEN: Final = -1
+
+
+class PlacedImage(NamedTuple):
+    """An image, or a tile of one, in a prompt.
+
+    It takes ``cells`` of the KV cache in the place of the tokens from ``start`` on, and
+    ``positions`` of the sequence: fewer, where the model counts along two axes.
+    """
+
+    start: int
+    cells: int
+    positions: int
+    native: Any = None
+    """What the engine made of it."""
+
+
 class BatchSequence:
     """One running request. The first ``decoded`` of its ``tokens`` are in the KV cache.
 
-    ``tokens`` is the prompt, then what was sampled. ``phase`` changes once, when the
-    last prompt token is decoded.
+    ``tokens`` is the prompt, then what was sampled. ``position`` is that of the first
+    token that is not decoded. ``phase`` changes once, when the last prompt token is decoded.
     """
 
-    __slots__ = ("decoded", "phase", "served_step", "slot", "tokens")
+    __slots__ = (
+        "_first_image",
+        "_images",
+        "decoded",
+        "phase",
+        "position",
+        "served_step",
+        "slot",
+        "tokens",
+    )
 
-    def __init__(self, slot: int, prompt: list[int], *, cached: int = 0) -> None:
+    def __init__(
+        self,
+        slot: int,
+        prompt: list[int],
+        *,
+        cached: int = 0,
+        images: Sequence[PlacedImage] = (),
+    ) -> None:
+        """``images`` are in order, and the ``cached`` tokens end before the first."""
         self.slot = slot
         self.tokens = prompt
         self.decoded = cached
+        self.position = cached
         self.phase = Phase.PREFILL
         self.served_step = 0
+        self._images = deque(images)
+        self._first_image = images[0].start if images else sys.maxsize
 
     @property
     def pending(self) -> int:
-        """Tokens that are not decoded yet."""
+        """Tokens that are not decoded yet, cells of images included."""
         return len(self.tokens) - self.decoded
+
+    @property
+    def ready(self) -> int:
+        """Pending tokens that a batch may hold: those before the next image."""
+        return self._images[0].start - self.decoded if self._images else self.pending
+
+    @property
+    def reusable(self) -> list[int]:
+        """The first tokens that are decoded, up to an image: another may look the same here."""
+        end = min(self.decoded, self._first_image)
+        return self.tokens[:end]
+
+    @property
+    def next_image(self) -> PlacedImage | None:
+        """The image that has to be decoded before any other token."""
+        return self._images[0] if self._images and self.ready == 0 else None
 
     def append(self, token: int) -> None:
         """Add a sampled token; it is decoded in the next step."""
@@ -59,13 +115,21 @@ class BatchSequence:
     def advance(self, count: int, step: int) -> None:
         """The next ``count`` tokens were decoded in step number ``step``."""
         self.decoded += count
+        self.position += count
         self.served_step = step
         if self.pending == 0:
             self.phase = Phase.DECODE
 
+    def advance_image(self, step: int) -> None:
+        """The next image was decoded in step number ``step``. Text follows it."""
+        image = self._images.popleft()
+        self.decoded += image.cells
+        self.position += image.positions
+        self.served_step = step
+
 
 class Chunk(NamedTuple):
-    """The next ``tokens`` pending tokens of a sequence, for one batch."""
+    """The next ``tokens`` ready tokens of a sequence, for one batch."""
 
     sequence: BatchSequence
     tokens: int
@@ -113,13 +177,19 @@ def plan_step(
 ) -> list[Chunk]:
     """What the next batch holds: at most ``n_batch`` tokens, decode tokens first.
 
+    Empty if all sequences wait for an image: one is decoded by itself, in no batch of these.
+
     ``max_prefill_beside_decode``: prompt tokens in a batch that also decodes; every running
     answer waits for them. ``max_prefill_alone``: in one that does not. ``n_batch`` is at
     least 2, so that a batch full of decode tokens still has a place for one prompt token.
     """
     waiting_longest = sorted(sequences, key=lambda sequence: (sequence.served_step, sequence.slot))
     decoding = [sequence for sequence in waiting_longest if sequence.phase is Phase.DECODE]
-    prefilling = [sequence for sequence in waiting_longest if sequence.phase is Phase.PREFILL]
+    prefilling = [
+        sequence
+        for sequence in waiting_longest
+        if sequence.phase is Phase.PREFILL and sequence.ready
+    ]
 
     kept_for_prefill = 1 if prefilling else 0
     decoding = decoding[: n_batch - kept_for_prefill]
@@ -128,7 +198,7 @@ def plan_step(
 
     chunks = [Chunk(sequence, 1) for sequence in decoding]
     prefilling = prefilling[:budget]
-    shares = fair_shares([sequence.pending for sequence in prefilling], budget)
+    shares = fair_shares([sequence.ready for sequence in prefilling], budget)
     chunks += [Chunk(sequence, share) for sequence, share in zip(prefilling, shares, strict=True)]
     return chunks
 

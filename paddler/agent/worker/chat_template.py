@@ -2,12 +2,16 @@
 
 The environment has what ``transformers.apply_chat_template`` gives a template: trimmed
 blocks, loop controls, ``raise_exception``, ``strftime_now``, a ``tojson`` that is plain
-JSON (Jinja's own escapes HTML), and ``{% generation %}`` blocks.
+JSON (Jinja's own escapes HTML), and ``{% generation %}`` blocks. Beyond it, templates may
+grow lists, and ``tojson`` takes what filters give: some templates in use need that.
+
+The sandbox keeps a template from reaching out, not from using up time and memory: where
+that matters, render in a :class:`~paddler.agent.worker.bounded.BoundedProcess`.
 """
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import jinja2
@@ -16,7 +20,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-# A hundred times what fits in a large context; a template that loops is cut here.
+# Far more than fits in a large context.
 MAX_PROMPT_CHARS: Final = 8 * 1024 * 1024
 
 
@@ -50,20 +54,26 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool,
         enable_thinking: bool,
-        tools: Sequence[dict[str, Any]] = (),
+        tools: Sequence[dict[str, Any]] | None = (),
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt, at most ``MAX_PROMPT_CHARS`` long."""
-        variables = {
+        """The prompt, at most ``MAX_PROMPT_CHARS`` long.
+
+        ``variables`` win over the rest. A template may change the lists within a message.
+        """
+        context = {
             **self._special_tokens,
             "messages": list(messages),
             "add_generation_prompt": add_generation_prompt,
             "enable_thinking": enable_thinking,
-            "tools": list(tools),
+            "thinking": enable_thinking,  # as DeepSeek and Granite call it
+            "tools": None if tools is None else list(tools),
+            **(variables or {}),
         }
         pieces: list[str] = []
         chars = 0
         try:
-            for piece in self._template.generate(variables):
+            for piece in self._template.generate(context):
                 chars += len(piece)
                 if chars > MAX_PROMPT_CHARS:
                     raise TemplateRenderError(
@@ -93,8 +103,18 @@ class _GenerationBlocks(Extension):
         return nodes.Scope(body, lineno=lineno)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+class _Environment(ImmutableSandboxedEnvironment):
+    """A sandbox in which lists may grow and shrink: they are the template's own."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may use this attribute."""
+        if isinstance(obj, list) and attr in ("append", "extend", "pop"):
+            return True
+        return super().is_safe_attribute(obj, attr, value)
+
+
+def _environment() -> _Environment:
+    environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlocks]
     )
     environment.filters["tojson"] = _tojson
@@ -111,8 +131,20 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+        default=_listed,
     )
+
+
+def _listed(value: Any) -> list[Any]:
+    """What a filter like ``map`` gives, as a list."""
+    if isinstance(value, Iterator):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def _raise_exception(message: str) -> None:

@@ -1,16 +1,13 @@
-"""From the bytes of tokens to text that may be sent."""
+"""From the bytes of tokens to text."""
 
 import codecs
-
-import msgspec
 
 
 class Detokenizer:
     """Joins the bytes of one stream's tokens into whole characters.
 
     A token may end inside a character: its first bytes are held until the rest has come.
-    Bytes that are no UTF-8 become U+FFFD. Text goes out as the contents of a JSON string,
-    escaped, without quotes: escaped once here, copied everywhere after.
+    Bytes that are no UTF-8 become U+FFFD.
     """
 
     __slots__ = ("_decoder",)
@@ -18,14 +15,10 @@ class Detokenizer:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def feed(self, piece: bytes) -> bytes:
+    def feed(self, piece: bytes) -> str:
         """The text that ``piece`` completes; empty when all of it is held."""
-        return _escape(self._decoder.decode(piece))
+        return self._decoder.decode(piece)
 
-    def flush(self) -> bytes:
+    def flush(self) -> str:
         """What is still held, as U+FFFD. The end of the stream."""
-        return _escape(self._decoder.decode(b"", final=True))
-
-
-def _escape(text: str) -> bytes:
-    return msgspec.json.encode(text)[1:-1]
+        return self._decoder.decode(b"", final=True)

@@ -1,11 +1,12 @@
 """What the worker needs of an engine, and one without a model for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple, Protocol
 
-from paddler.agent.worker.batch import Chunk
+from paddler.agent.worker.batch import NO_TOKEN, BatchSequence, Chunk, PlacedImage
 from paddler.agent.worker.grammar import Gbnf
+from paddler.agent.worker.images import IMAGE_MARKER, RgbImage
 from paddler.messages.link import Sampling
 
 
@@ -32,6 +33,44 @@ class DecodeOutcome(IntEnum):
 
 class GrammarRefused(Exception):
     """The request's grammar does not compile."""
+
+
+class ImagesRefused(Exception):
+    """The images do not go into the prompt; the message says why."""
+
+
+class TokenizedPrompt:
+    """A prompt as tokens, maybe with images. ``close`` frees what they hold, once."""
+
+    __slots__ = ("_free", "images", "tokens")
+
+    def __init__(
+        self,
+        tokens: list[int],
+        images: Sequence[PlacedImage] = (),
+        free: Callable[[], None] | None = None,
+    ) -> None:
+        self.tokens = tokens
+        self.images = images
+        self._free = free
+
+    @property
+    def image_cells(self) -> int:
+        """How many of the tokens stand for images."""
+        return sum(image.cells for image in self.images)
+
+    @property
+    def text_tokens(self) -> list[int]:
+        """The tokens without those that stand for images."""
+        if not self.images:
+            return self.tokens
+        return [token for token in self.tokens if token != NO_TOKEN]
+
+    def close(self) -> None:
+        """Free the images; they cannot be decoded any more."""
+        free, self._free = self._free, None
+        if free is not None:
+            free()
 
 
 class NoToken(NamedTuple):
@@ -65,6 +104,12 @@ class Engine(Protocol):
         """
         ...
 
+    def tokenize_with_images(
+        self, text: str, images: Sequence[RgbImage], *, limit: int
+    ) -> TokenizedPrompt:
+        """Like :meth:`tokenize`, each marker replaced by an image; :class:`ImagesRefused`."""
+        ...
+
     def piece(self, token: int) -> bytes:
         """The bytes that a token stands for; special tokens as their text."""
         ...
@@ -92,6 +137,14 @@ class Engine(Protocol):
         """Decode one batch: the next pending tokens of each chunk's sequence."""
         ...
 
+    def encode_image(self, image: PlacedImage) -> bool:
+        """Prepare an image for :meth:`decode_image`, the slow part; ``False``: it failed."""
+        ...
+
+    def decode_image(self, slot: int, position: int, image: PlacedImage) -> DecodeOutcome:
+        """Decode the image that was encoded last. No token can be sampled after it."""
+        ...
+
     def sample(self, slots: Sequence[int]) -> list[int | NoToken]:
         """The next token of each slot whose last chunk was decoded just now, or why none."""
         ...
@@ -100,7 +153,9 @@ class Engine(Protocol):
 class ScriptedEngine:
     """Says what it was told to, byte by byte, with the KV accounting of a real engine.
 
-    A token is a byte; ``END`` ends an answer. A prompt without a script is echoed.
+    A token is a byte; ``END`` ends an answer. A prompt without a script is echoed, but for
+    its images. An image takes as many cells as it is wide and as many positions as it is
+    high; one without pixels cannot be encoded.
     """
 
     END: Final = 256
@@ -121,7 +176,10 @@ class ScriptedEngine:
         self.batches: list[list[tuple[int, int]]] = []
         self.open_slots: set[int] = set()
         self.outcomes: list[DecodeOutcome] = []  # what the next batches end with
+        self.open_prompts = 0  # with images
+        self._encoded: RgbImage | None = None
         self._cells = [0] * slots
+        self._positions = [0] * slots
         self._answers = {
             prompt.encode(): [*answer, self.END] for prompt, answer in (answers or {}).items()
         }
@@ -137,6 +195,21 @@ class ScriptedEngine:
         """One token per byte."""
         return list(text.encode())
 
+    def tokenize_with_images(
+        self, text: str, images: Sequence[RgbImage], *, limit: int
+    ) -> TokenizedPrompt:
+        """One token per byte, and the images in place of the markers."""
+        first, *texts = text.split(IMAGE_MARKER)
+        if len(texts) != len(images):
+            raise ImagesRefused(f"{len(texts)} markers for {len(images)} images")
+        tokens = list(first.encode())
+        placed = []
+        for image, after in zip(images, texts, strict=True):
+            placed.append(PlacedImage(len(tokens), image.width, image.height, image))
+            tokens += [NO_TOKEN] * image.width + list(after.encode())
+        self.open_prompts += 1
+        return TokenizedPrompt(tokens, placed, self._close_prompt)
+
     def piece(self, token: int) -> bytes:
         """The byte itself."""
         return bytes([token])
@@ -148,9 +221,10 @@ class ScriptedEngine:
     def keep(self, slot: int, length: int) -> bool:
         """Shorten the count of cells."""
         if length and length < self._cells[slot] and not self._can_keep_part:
-            self._cells[slot] = 0
+            self._cells[slot] = self._positions[slot] = 0
             return False
         self._cells[slot] = min(self._cells[slot], length)
+        self._positions[slot] = min(self._positions[slot], length)
         return True
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
@@ -173,14 +247,33 @@ class ScriptedEngine:
             if outcome is not DecodeOutcome.DECODED:
                 return outcome
         wanted = sum(chunk.tokens for chunk in chunks)
-        if wanted > self.n_batch or any(
-            chunk.sequence.decoded != self._cells[chunk.sequence.slot] for chunk in chunks
-        ):
+        if wanted > self.n_batch or not all(self._continues(chunk.sequence) for chunk in chunks):
             return DecodeOutcome.INVALID_BATCH
         if sum(self._cells) + wanted > self.context_size:
             return DecodeOutcome.NO_KV_ROOM
         for chunk in chunks:
             self._cells[chunk.sequence.slot] += chunk.tokens
+            self._positions[chunk.sequence.slot] += chunk.tokens
+        return DecodeOutcome.DECODED
+
+    def encode_image(self, image: PlacedImage) -> bool:
+        """Remember the image, unless it has no pixels."""
+        self._encoded = image.native
+        return bool(image.native.pixels)
+
+    def decode_image(self, slot: int, position: int, image: PlacedImage) -> DecodeOutcome:
+        """Count cells and positions, like :meth:`decode`."""
+        self.batches.append([(slot, image.cells)])
+        if self.outcomes:
+            outcome = self.outcomes.pop(0)
+            if outcome is not DecodeOutcome.DECODED:
+                return outcome
+        if image.native is not self._encoded or position != self._positions[slot]:
+            return DecodeOutcome.INVALID_BATCH
+        if sum(self._cells) + image.cells > self.context_size:
+            return DecodeOutcome.NO_KV_ROOM
+        self._cells[slot] += image.cells
+        self._positions[slot] += image.positions
         return DecodeOutcome.DECODED
 
     def sample(self, slots: Sequence[int]) -> list[int | NoToken]:
@@ -189,3 +282,10 @@ class ScriptedEngine:
             self._left[slot].pop(0) if self._left[slot] else NoToken("script is over")
             for slot in slots
         ]
+
+    def _continues(self, sequence: BatchSequence) -> bool:
+        slot = sequence.slot
+        return (sequence.decoded, sequence.position) == (self._cells[slot], self._positions[slot])
+
+    def _close_prompt(self) -> None:
+        self.open_prompts -= 1

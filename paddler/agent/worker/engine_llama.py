@@ -11,14 +11,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
 import numpy as np
-from llama_cpp import llama_cpp
+from llama_cpp import llama_cpp, mtmd_cpp
 from llama_cpp._ggml import libggml
 
-from paddler.agent.worker.batch import Chunk
+from paddler.agent.worker.batch import Chunk, PlacedImage
 from paddler.agent.worker.embeddings import EmbeddingFailed, Vector
-from paddler.agent.worker.engine import DecodeOutcome, GrammarRefused, NoToken
+from paddler.agent.worker.engine import (
+    DecodeOutcome,
+    GrammarRefused,
+    ImagesRefused,
+    NoToken,
+    TokenizedPrompt,
+)
 from paddler.agent.worker.engine_log import EngineError, native_log
 from paddler.agent.worker.grammar import Gbnf
+from paddler.agent.worker.images import RgbImage
 from paddler.agent.worker.long_text import PART_CHARS, tokenize_in_parts
 from paddler.agent.worker.sampling import (
     Candidates,
@@ -28,6 +35,7 @@ from paddler.agent.worker.sampling import (
     resolve,
     stages,
 )
+from paddler.agent.worker.vision import Projector
 from paddler.messages.link import Sampling
 from paddler.messages.state import U32_MAX, InferenceParameters, PoolingType
 
@@ -71,6 +79,7 @@ def _on_log(level: int, text: bytes, _user_data: object) -> None:
 def start_backend() -> None:
     """Send llama.cpp's log to ``logging`` and set its backends up. Once per process."""
     llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(None))
+    mtmd_cpp.mtmd_helper_log_set(_on_log, ctypes.c_void_p(None))
     llama_cpp.llama_backend_init()
 
 
@@ -172,12 +181,16 @@ class Model:
 
         A text of more than ``limit`` tokens may come back cut; see ``tokenize_in_parts``.
         """
-        if self._bos_text and llama_cpp.llama_vocab_get_add_bos(self._vocab):
-            # Many templates write BOS themselves; with llama.cpp's own there would be two.
-            text = text.removeprefix(self._bos_text)
+        text = self.without_bos(text)
         if len(text) <= PART_CHARS or self._adds_eos:
             return self._tokenize_part(text, True)
         return tokenize_in_parts(text, self._tokenize_part, self._cut_before, limit=limit)
+
+    def without_bos(self, text: str) -> str:
+        """``text`` without the BOS that many templates write and llama.cpp adds itself."""
+        if self._bos_text and llama_cpp.llama_vocab_get_add_bos(self._vocab):
+            return text.removeprefix(self._bos_text)
+        return text
 
     def _tokenize_part(self, text: str, is_first: bool) -> list[int]:
         # "replace": a template can write lone surrogates, which are no UTF-8.
@@ -263,14 +276,23 @@ class Model:
 class LlamaEngine:
     """One context with ``slots`` sequences over a :class:`Model`, which it does not own.
 
+    Nor does it own the ``projector`` that lets it see images.
+
     Its cells are shared by all slots (``kv_unified``), so that one long conversation may use
     what others leave. Idempotent ``close``, or use ``with``.
     """
 
     def __init__(
-        self, model: Model, *, parameters: InferenceParameters, slots: int, threads: int
+        self,
+        model: Model,
+        *,
+        parameters: InferenceParameters,
+        slots: int,
+        threads: int,
+        projector: Projector | None = None,
     ) -> None:
         self._model = model
+        self._projector = projector
         self._parameters = parameters
         self._chains: dict[int, SamplerChain] = {}
         self._output_index: dict[int, int] = {}
@@ -282,9 +304,10 @@ class LlamaEngine:
                 f"{slots} slots are more than the {most} that one context of llama.cpp can have"
             )
         native_log.first_error = None
-        self._context = llama_cpp.llama_init_from_model(
-            model.handle, _context_params(parameters, slots=slots, threads=threads)
-        )
+        params = _context_params(parameters, slots=slots, threads=threads)
+        if projector is not None and not projector.is_causal:
+            params.n_ubatch = params.n_batch  # llama.cpp aborts where an image needs more
+        self._context = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._context:
             raise native_log.refused("the context cannot be created")
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
@@ -314,6 +337,20 @@ class LlamaEngine:
     def tokenize(self, text: str, *, limit: int) -> list[int]:
         """See :meth:`Model.tokenize`."""
         return self._model.tokenize(text, limit=limit)
+
+    def tokenize_with_images(
+        self, text: str, images: Sequence[RgbImage], *, limit: int
+    ) -> TokenizedPrompt:
+        """See :meth:`Projector.tokenize`. A text that is too long comes back without images."""
+        tokens = self.tokenize(text, limit=limit)
+        if len(tokens) > limit:
+            return TokenizedPrompt(tokens)  # mtmd would tokenize all of it in one call
+        if self._projector is None:
+            raise ImagesRefused("no multimodal projection is loaded")
+        try:
+            return self._projector.tokenize(self._model.without_bos(text), images)
+        except EngineError as error:
+            raise ImagesRefused(str(error)) from error
 
     def piece(self, token: int) -> bytes:
         """See :meth:`Model.piece`."""
@@ -350,8 +387,22 @@ class LlamaEngine:
         for chunk in chunks:
             sequence = chunk.sequence
             start = sequence.decoded
-            runs.append((sequence.slot, start, sequence.tokens[start : start + chunk.tokens]))
+            tokens = sequence.tokens[start : start + chunk.tokens]
+            runs.append((sequence.slot, sequence.position, tokens))
         outcome = self._batch.decode(self._context, runs, self._output_index)
+        llama_cpp.llama_synchronize(self._context)
+        return outcome
+
+    def encode_image(self, image: PlacedImage) -> bool:
+        """See :meth:`Projector.encode`."""
+        return self._projector is not None and self._projector.encode(image)
+
+    def decode_image(self, slot: int, position: int, image: PlacedImage) -> DecodeOutcome:
+        """See :meth:`Projector.decode`."""
+        assert self._projector is not None
+        outcome = self._projector.decode(
+            self._context, image, slot=slot, position=position, n_batch=self.n_batch
+        )
         llama_cpp.llama_synchronize(self._context)
         return outcome
 

@@ -1,4 +1,4 @@
-"""llama.cpp's own log, as lines of ours."""
+"""llama.cpp's own log, as lines of ours, and the errors whose reasons it tells."""
 
 import logging
 from typing import Final
@@ -12,10 +12,15 @@ _ENGINE_LEVELS: Final = {
 }
 _CONTINUES_LINE: Final = 5
 
-# Said by llama_decode when it returns 1, which the worker handles as part of its work.
-_EXPECTED: Final = "failed to find a memory slot"
+# Said when llama_decode returns 1, which the worker handles as part of its work; what else
+# it returns, the worker logs itself.
+_EXPECTED: Final = ("failed to find a memory slot", "failed to decode image")
 
 _engine_log = logging.getLogger("llama.cpp")
+
+
+class EngineError(Exception):
+    """llama.cpp refused; the message has its own reason where it gave one."""
 
 
 class EngineLog:
@@ -29,6 +34,10 @@ class EngineLog:
         self.first_error: str | None = None
         self._level = logging.DEBUG
         self._line = ""
+
+    def refused(self, what: str) -> EngineError:
+        """The error for a call that failed since ``first_error`` was cleared."""
+        return EngineError(f"{what}: {self.first_error or 'llama.cpp gave no reason'}")
 
     def on_text(self, ggml_level: int, text: bytes) -> None:
         """One call of llama.cpp's log callback: a line, a part of one, or several."""
@@ -47,4 +56,9 @@ class EngineLog:
             return
         if self._level == logging.ERROR and self.first_error is None:
             self.first_error = line
-        _engine_log.log(logging.DEBUG if _EXPECTED in line else self._level, "%s", line)
+        is_expected = any(text in line for text in _EXPECTED)
+        _engine_log.log(logging.DEBUG if is_expected else self._level, "%s", line)
+
+
+native_log: Final = EngineLog()
+"""Of this process: llama.cpp has one log for all that it does."""

@@ -3,17 +3,25 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
 from llama_cpp import llama_cpp
 
-from paddler.agent.worker.chat_template import ChatTemplate, TemplateCompileError
-from paddler.agent.worker.engine_llama import EngineError, LlamaEngine, Model, device_names
+from paddler.agent.worker.bounded import BoundedProcess
+from paddler.agent.worker.chat_template import TemplateCompileError
+from paddler.agent.worker.engine_llama import LlamaEngine, Model, device_names
+from paddler.agent.worker.engine_log import EngineError
+from paddler.agent.worker.markers import probe
 from paddler.agent.worker.prompts import PromptMaker
+from paddler.agent.worker.vision import Projector
 from paddler.messages.agents import AgentIssue, ModelPath, SlotError, TemplateError
 from paddler.messages.worker import Load, Progress, Ready
 
 _PROGRESS_EVERY_S: Final = 0.1
+
+# Processor time for all images of a request. A large photo takes 0.1 s.
+_IMAGES_DEADLINE_S: Final = 5.0
 
 
 class LoadRefused(Exception):
@@ -40,19 +48,36 @@ def loaded(load: Load, report: Callable[[Progress], None]) -> Iterator[Loaded]:
     """
     notes = _notes(load)
     path = ModelPath(load.model_path)
-    with _open_model(load, report) as model:
+    with (
+        _open_model(load, report) as model,
+        _open_projector(load, model) as projector,
+        BoundedProcess(None, deadline_s=_IMAGES_DEADLINE_S) as images,
+        _open_template(load, model) as template,
+    ):
         if model.has_encoder and not load.parameters.enable_embeddings:
             raise LoadRefused(
                 f"{load.model_path} is an encoder-decoder model, which cannot continue a prompt",
                 AgentIssue(model_cannot_be_loaded=path),
             )
-        template = _compile_template(load, model)
         prompts = None
         if template is not None and not load.parameters.enable_embeddings:
-            prompts = PromptMaker(load.agent_label, template)
+            prompts = PromptMaker(
+                load.agent_label,
+                template.process,
+                prepare_images=partial(
+                    images.prepare_images, max_side=load.parameters.image_resize_to_fit
+                ),
+                sees_images=projector is not None,
+                form=probe(template.process, template.source),
+                checks=template.process,
+            )
         with _blaming_slots(load):
             engine = LlamaEngine(
-                model, parameters=load.parameters, slots=load.slots, threads=load.threads
+                model,
+                parameters=load.parameters,
+                slots=load.slots,
+                threads=load.threads,
+                projector=projector,
             )
         with engine:
             if engine.has_memory:
@@ -105,6 +130,27 @@ def _open_model(load: Load, report: Callable[[Progress], None]) -> Model:
 
 
 @contextmanager
+def _open_projector(load: Load, model: Model) -> Iterator[Projector | None]:
+    """What lets the model see, if there is one. Embeddings are of text alone."""
+    path = load.projection_path
+    if path is None or load.parameters.enable_embeddings:
+        yield None
+        return
+    try:
+        projector = Projector(
+            path,
+            model.handle,
+            threads=load.threads,
+            use_gpu=load.parameters.n_gpu_layers != 0,
+        )
+    except EngineError as error:
+        issue = AgentIssue(multimodal_projection_cannot_be_loaded=ModelPath(path))
+        raise LoadRefused(str(error), issue) from error
+    with projector:
+        yield projector
+
+
+@contextmanager
 def _blaming_slots(load: Load) -> Iterator[None]:
     """Slots are one pool: what keeps one from starting keeps all."""
     try:
@@ -117,12 +163,22 @@ def _blaming_slots(load: Load) -> Iterator[None]:
         raise LoadRefused(str(error), *issues) from error
 
 
-def _compile_template(load: Load, model: Model) -> ChatTemplate | None:
+class _Template(NamedTuple):
+    """A template and the process that renders it."""
+
+    source: str
+    process: BoundedProcess
+
+
+@contextmanager
+def _open_template(load: Load, model: Model) -> Iterator[_Template | None]:
+    """The template, compiled; ``None``: none is needed."""
     source = load.chat_template
-    if source is None:
-        if load.parameters.enable_embeddings:
-            return None
+    if source is None and not load.parameters.enable_embeddings:
         source = model.chat_template
+    if source is None and load.parameters.enable_embeddings:
+        yield None
+        return
     path = ModelPath(load.model_path)
     if source is None:
         raise LoadRefused(
@@ -130,13 +186,15 @@ def _compile_template(load: Load, model: Model) -> ChatTemplate | None:
             AgentIssue(unable_to_find_chat_template=path),
         )
     try:
-        return ChatTemplate(source, **model.special_tokens)
+        process = BoundedProcess(source, model.special_tokens)
     except TemplateCompileError as error:
         issue = TemplateError(error=str(error), model_path=path, template_content=source)
         raise LoadRefused(
             f"the chat template does not compile: {error}",
             AgentIssue(chat_template_does_not_compile=issue),
         ) from error
+    with process:
+        yield _Template(source, process)
 
 
 def _notes(load: Load) -> list[str]:

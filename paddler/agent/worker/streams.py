@@ -18,15 +18,28 @@ from typing import Final
 import msgspec
 
 from paddler.agent.slot_table import SharedSlotTable, SlotRow, SlotState
-from paddler.agent.worker.batch import BatchSequence, Chunk, Phase, PrefillPace, plan_step
-from paddler.agent.worker.detokenize import Detokenizer
-from paddler.agent.worker.engine import DecodeOutcome, Engine, GrammarRefused, NoToken
-from paddler.agent.worker.grammar import Gbnf
+from paddler.agent.worker.answer import Answer, Telling
+from paddler.agent.worker.batch import (
+    NO_TOKEN,
+    BatchSequence,
+    Chunk,
+    Phase,
+    PrefillPace,
+    plan_step,
+)
+from paddler.agent.worker.engine import (
+    DecodeOutcome,
+    Engine,
+    GrammarRefused,
+    ImagesRefused,
+    NoToken,
+    TokenizedPrompt,
+)
 from paddler.agent.worker.outbox import Outbox
 from paddler.agent.worker.prefix_cache import PrefixCache
-from paddler.agent.worker.prompts import PromptMaker
+from paddler.agent.worker.prompts import Prompt, PromptMaker
 from paddler.errors import PaddlerError, RemoteProtocolError
-from paddler.messages.inference import GeneratedTokenResult, TokenUsage
+from paddler.messages.inference import GeneratedTokenResult, OversizedImage, TokenUsage
 from paddler.messages.link import (
     FRAME_REFUSED,
     EmbeddingJob,
@@ -57,33 +70,40 @@ class _Stream:
     """One request in its slot."""
 
     __slots__ = (
+        "answer",
         "cached_prompt_tokens",
-        "completion_tokens",
         "max_tokens",
+        "prompt",
         "prompt_tokens",
         "sequence",
         "stream_id",
-        "text",
     )
 
-    def __init__(self, stream_id: int, sequence: BatchSequence, max_tokens: int) -> None:
+    def __init__(
+        self,
+        stream_id: int,
+        prompt: TokenizedPrompt,
+        sequence: BatchSequence,
+        answer: Answer,
+        max_tokens: int,
+    ) -> None:
         self.stream_id = stream_id
+        self.prompt = prompt
         self.sequence = sequence
         self.max_tokens = max_tokens
-        self.prompt_tokens = len(sequence.tokens)
+        self.prompt_tokens = len(prompt.tokens) - prompt.image_cells
         self.cached_prompt_tokens = sequence.decoded
-        self.completion_tokens = 0
-        self.text = Detokenizer()
+        self.answer = answer
 
     @property
     def slot(self) -> int:
         return self.sequence.slot
 
     def usage(self) -> TokenUsage:
-        return TokenUsage(
+        return self.answer.usage(
             prompt_tokens=self.prompt_tokens,
             cached_prompt_tokens=self.cached_prompt_tokens,
-            undeterminable_tokens=self.completion_tokens,
+            input_image_tokens=self.prompt.image_cells,
         )
 
 
@@ -139,9 +159,9 @@ class Streams:
                 f"{self._agent_label}: no available sequence slots, all slots are busy",
             )
             return
-        tokens = self._tokenize(command.stream_id, prompt.text)
-        if tokens is not None:
-            self._admit(command, command.job.request.max_tokens, tokens, prompt.grammar)
+        tokenized = self._tokenize(command.stream_id, prompt)
+        if tokenized is not None:
+            self._admit(command, command.job.request.max_tokens, tokenized, prompt)
 
     def stop(self, command: StopStream) -> None:
         """End a stream as cancelled; unknown ids belong to streams that just ended."""
@@ -161,6 +181,7 @@ class Streams:
         Raises :class:`EngineBroken` when batches keep failing.
         """
         self._steps += 1
+        self._decode_image()
         chunks = self._decode()
         sampling = [self._running[chunk.sequence.slot] for chunk in chunks if chunk.is_last]
         for chunk in chunks:
@@ -184,36 +205,68 @@ class Streams:
         running = self._running.values()
         return next((stream for stream in running if stream.stream_id == stream_id), None)
 
-    def _tokenize(self, stream_id: int, prompt: str) -> list[int] | None:
+    def _tokenize(self, stream_id: int, prompt: Prompt) -> TokenizedPrompt | None:
         """The prompt's tokens, if there are any and they fit; else the stream is refused."""
         room = self._engine.context_size
-        tokens = self._engine.tokenize(prompt, limit=room)
-        if not tokens:
-            text = f"{self._agent_label}: failed to tokenize prompt: it is empty"
-        elif len(tokens) > room:
-            text = f"{EVICTED}: the prompt has {len(tokens)} tokens or more, the context {room}"
-        else:
-            return tokens
-        self._refuse(stream_id, GeneratedTokenResult(sampler_error=text), FRAME_REFUSED)
+        try:
+            if prompt.images:
+                tokenized = self._engine.tokenize_with_images(
+                    prompt.text, prompt.images, limit=room
+                )
+            else:
+                tokenized = TokenizedPrompt(self._engine.tokenize(prompt.text, limit=room))
+        except ImagesRefused as error:
+            text = f"{self._agent_label}: failed to tokenize prompt: {error}"
+            self._refuse(stream_id, GeneratedTokenResult(sampler_error=text), FRAME_REFUSED)
+            return None
+        refusal = self._check(tokenized, room)
+        if refusal is None:
+            return tokenized
+        tokenized.close()
+        self._refuse(stream_id, refusal, FRAME_REFUSED)
         return None
 
+    def _check(self, prompt: TokenizedPrompt, room: int) -> GeneratedTokenResult | None:
+        """Why a prompt cannot be decoded; ``None``: it can."""
+        largest = max((image.cells for image in prompt.images), default=0)
+        if largest > self._engine.n_batch:
+            oversized = OversizedImage(image_tokens=largest, n_batch=self._engine.n_batch)
+            return GeneratedTokenResult(image_exceeds_batch_size=oversized)
+        count = len(prompt.tokens)
+        if not count:
+            text = f"{self._agent_label}: failed to tokenize prompt: it is empty"
+        elif count > room:
+            text = f"{EVICTED}: the prompt has {count} tokens or more, the context {room}"
+        elif prompt.tokens[-1] == NO_TOKEN:
+            text = f"{self._agent_label}: the prompt ends with an image; some text must follow it"
+        else:
+            return None
+        return GeneratedTokenResult(sampler_error=text)
+
     def _admit(
-        self, command: StartStream, max_tokens: int, prompt: list[int], grammar: Gbnf | None
+        self,
+        command: StartStream,
+        max_tokens: int,
+        tokenized: TokenizedPrompt,
+        prompt: Prompt,
     ) -> None:
-        slot, shared = self._cache.take(prompt)
+        slot, shared = self._cache.take(tokenized.tokens)
         if not self._engine.keep(slot, shared):
             shared = 0
         try:
-            self._engine.open(slot, prompt, command.sampling, grammar)
+            self._engine.open(slot, tokenized.text_tokens, command.sampling, prompt.grammar)
         except GrammarRefused as error:
-            self._cache.give_back(slot, prompt[:shared])
+            tokenized.close()
+            self._cache.give_back(slot, tokenized.tokens[:shared])
             text = f"{self._agent_label}: failed to initialize grammar sampler: {error}"
             refusal = GeneratedTokenResult(grammar_initialization_failed=text)
             self._refuse(command.stream_id, refusal, FRAME_REFUSED)
             return
         stream = _Stream(
             command.stream_id,
-            BatchSequence(slot, prompt, cached=shared),
+            tokenized,
+            BatchSequence(slot, list(tokenized.tokens), cached=shared, images=tokenized.images),
+            self._prompts.begin_answer(prompt),
             max_tokens,
         )
         self._running[slot] = stream
@@ -221,21 +274,21 @@ class Streams:
 
     def _on_token(self, stream: _Stream, token: int) -> None:
         stream.sequence.append(token)
-        stream.completion_tokens += 1
-        if self._engine.is_end(token):
+        is_end = self._engine.is_end(token)
+        # The token that ends an answer counts, and says nothing.
+        self._tell(stream, stream.answer.feed(b"" if is_end else self._engine.piece(token)))
+        if is_end:
             self._finish(stream, "stop")
-            return
-        self._say(stream, stream.text.feed(self._engine.piece(token)))
-        if stream.completion_tokens >= stream.max_tokens:
+        elif stream.answer.limited_tokens >= stream.max_tokens:
             self._finish(stream, "length")
 
-    def _say(self, stream: _Stream, text: bytes) -> None:
-        """Text of an answer. Nothing tells its sections apart yet: all are undeterminable."""
-        if text:
-            self._outbox.add(stream.stream_id, FrameKind.UNDETERMINABLE, text)
+    def _tell(self, stream: _Stream, tellings: list[Telling]) -> None:
+        for kind, payload in tellings:
+            self._outbox.add(stream.stream_id, kind, payload)
 
     def _finish(self, stream: _Stream, reason: str) -> None:
-        self._say(stream, stream.text.flush())
+        answer = stream.answer
+        self._tell(stream, answer.stop() if reason == "cancelled" else answer.finish())
         finished = Finished(usage=stream.usage(), reason=reason)
         self._outbox.finish(stream.stream_id, FrameKind.DONE, msgspec.json.encode(finished))
         self._leave(stream)
@@ -252,7 +305,11 @@ class Streams:
         del self._running[stream.slot]
         sequence = stream.sequence
         self._engine.release(sequence.slot)
-        self._cache.give_back(sequence.slot, sequence.tokens[: sequence.decoded])
+        stream.prompt.close()
+        held = sequence.reusable
+        if len(held) < sequence.decoded and not self._engine.keep(sequence.slot, len(held)):
+            held = []
+        self._cache.give_back(sequence.slot, held)
         self._write_idle(sequence.slot)
 
     def _refuse_sampler(self, stream_id: int, text: str) -> None:
@@ -263,18 +320,35 @@ class Streams:
 
     # --- one batch ---------------------------------------------------------------------------
 
+    def _decode_image(self) -> None:
+        """Decode one image, if a prompt waits for one: answers go on between two."""
+        waiting = [s for s in self._running.values() if s.sequence.next_image is not None]
+        if not waiting:
+            return
+        stream = min(waiting, key=lambda stream: (stream.sequence.served_step, stream.slot))
+        sequence = stream.sequence
+        image = sequence.next_image
+        assert image is not None
+        if not self._engine.encode_image(image):
+            self._fail(stream, f"{self._agent_label}: encoding an image failed")
+            return
+        while self._running.get(stream.slot) is stream:  # It may have to go to make room.
+            outcome = self._engine.decode_image(stream.slot, sequence.position, image)
+            if outcome is DecodeOutcome.DECODED:
+                self._failed_steps = 0
+                sequence.advance_image(self._steps)
+                return
+            if outcome is DecodeOutcome.NO_KV_ROOM:
+                self._make_room()
+            else:
+                self._fail_batch([stream], outcome)
+
     def _decode(self) -> list[Chunk]:
         """Decode the next batch; make room and try again as often as it takes.
 
         Returns what was decoded: nothing when every stream had to end.
         """
-        while self._running:
-            chunks = plan_step(
-                (stream.sequence for stream in self._running.values()),
-                n_batch=self._engine.n_batch,
-                max_prefill_beside_decode=self._pace.beside_decode,
-                max_prefill_alone=self._pace.alone,
-            )
+        while chunks := self._plan():
             began_at = self._clock()
             outcome = self._engine.decode(chunks)
             if outcome is DecodeOutcome.DECODED:
@@ -285,9 +359,17 @@ class Streams:
             if outcome is DecodeOutcome.NO_KV_ROOM:
                 self._make_room()
                 continue
-            self._fail_batch(chunks, outcome)
+            self._fail_batch([self._running[chunk.sequence.slot] for chunk in chunks], outcome)
             break
         return []
+
+    def _plan(self) -> list[Chunk]:
+        return plan_step(
+            (stream.sequence for stream in self._running.values()),
+            n_batch=self._engine.n_batch,
+            max_prefill_beside_decode=self._pace.beside_decode,
+            max_prefill_alone=self._pace.alone,
+        )
 
     def _make_room(self) -> None:
         """Drop the cells of the slot unused for longest, else end the longest sequence."""
@@ -307,16 +389,16 @@ class Streams:
         )
         self._fail(longest, EVICTED)
 
-    def _fail_batch(self, chunks: list[Chunk], outcome: DecodeOutcome) -> None:
+    def _fail_batch(self, streams: list[_Stream], outcome: DecodeOutcome) -> None:
         self._failed_steps += 1
         _log.error("llama_decode returned %d (%s)", outcome, outcome.name)
         if self._failed_steps >= MAX_FAILED_STEPS:
             raise EngineBroken(
                 f"{self._failed_steps} batches in a row failed, the last with {outcome.name}"
             )
-        for chunk in chunks:
+        for stream in streams:
             self._fail(
-                self._running[chunk.sequence.slot],
+                stream,
                 f"{self._agent_label}: decoding failed: {outcome.name} "
                 f"(llama_decode returned {outcome.value})",
             )
@@ -325,7 +407,7 @@ class Streams:
 
     def _write_row(self, stream: _Stream) -> None:
         state = _ROW_STATES[stream.sequence.phase]
-        row = SlotRow(state, stream.stream_id, stream.completion_tokens, self._clock())
+        row = SlotRow(state, stream.stream_id, stream.answer.tokens, self._clock())
         self._table.write(stream.slot, row)
 
     def _write_idle(self, slot: int) -> None:

@@ -3,8 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddler.agent.worker.batch import (
+    NO_TOKEN,
     BatchSequence,
     Phase,
+    PlacedImage,
     PrefillPace,
     fair_shares,
     plan_step,
@@ -186,3 +188,47 @@ def test_every_sequence_is_served_within_bounds_until_it_ends(
                 chunk.sequence.append(7)
                 if answered[slot] == answer:
                     del running[slot]
+
+
+def with_images(slot: int = 0, *, cached: int = 0) -> BatchSequence:
+    """Two tokens, an image of 9 cells and 3 positions, one of 4 and 4, two tokens."""
+    images = [PlacedImage(2, 9, 3), PlacedImage(11, 4, 4)]
+    tokens = [5, 6, *[NO_TOKEN] * 13, 7, 8]
+    return BatchSequence(slot, tokens, cached=cached, images=images)
+
+
+def test_an_image_waits_for_the_text_before_it_and_text_for_an_image() -> None:
+    sequence = with_images()
+    seen = []
+    while sequence.pending:
+        seen.append((sequence.ready, sequence.next_image is not None, sequence.position))
+        if sequence.next_image is None:
+            sequence.advance(sequence.ready, 1)
+        else:
+            sequence.advance_image(1)
+    assert seen == [(2, False, 0), (0, True, 2), (0, True, 5), (2, False, 9)]
+    assert (sequence.decoded, sequence.position) == (17, 11)
+    assert sequence.phase is Phase.DECODE
+
+
+def test_a_batch_holds_no_cell_of_an_image() -> None:
+    waiting = with_images(1, cached=2)
+    assert planned([with_images(0), waiting, prefilling(2, 5)]) == [(0, 2), (2, 5)]
+    assert planned([waiting]) == []
+
+
+def test_the_last_text_before_an_image_is_not_the_last_of_the_prompt() -> None:
+    (chunk,) = plan_step(
+        [with_images()], n_batch=100, max_prefill_beside_decode=50, max_prefill_alone=100
+    )
+    assert not chunk.is_last
+
+
+def test_only_what_stands_before_an_image_is_reusable() -> None:
+    sequence = with_images()
+    assert sequence.reusable == []
+    sequence.advance(2, 1)
+    assert sequence.reusable == [5, 6]
+    sequence.advance_image(2)
+    assert sequence.reusable == [5, 6]
+    assert decoding(0).reusable == [0] * 4

@@ -39,6 +39,9 @@ def rendered(source: str, messages: list[dict[str, Any]] = HELLO, **arguments: A
         ("{{ {'a': 1} | tojson(indent=1) }}", '{\n "a": 1\n}'),
         ("{{ 'Hello'.upper() }}{{ ' x '.strip() }}", "HELLOx"),
         ("{{ undefined_name }}{{ undefined_name is defined }}", "False"),
+        ("{% set l = [1] %}{% set _ = l.append(2) %}{{ l.pop(0) }}{{ l }}", "1[2]"),
+        ("{{ messages | map(attribute='role') | tojson }}", '["user"]'),
+        ("{{ thinking }}", "False"),
     ],
 )  # fmt: skip
 def test_template_finds_what_hugging_face_gives_it(source: str, prompt: str) -> None:
@@ -63,6 +66,16 @@ def test_tools_keep_their_key_order() -> None:
     assert rendered("{{ tools[0] | tojson }}", tools=tools).startswith('{"type": "function"')
 
 
+def test_variables_of_a_request_win() -> None:
+    assert rendered("{{ enable_thinking }}{{ depth }}", variables={"depth": 2}) == "False2"
+    assert rendered("{{ thinking }}", variables={"thinking": "deeply"}) == "deeply"
+
+
+def test_values_that_are_no_json_are_refused() -> None:
+    with pytest.raises(TemplateRenderError, match="Undefined is no JSON"):
+        rendered("{{ nothing | tojson }}")
+
+
 def test_syntax_error_names_its_line() -> None:
     with pytest.raises(TemplateCompileError, match=r"line 2: .*unknown tag 'fi'"):
         compiled("{% if true %}\n{% fi %}")
@@ -82,7 +95,7 @@ def test_failing_expression_names_its_line() -> None:
 @pytest.mark.parametrize(
     "source",
     ["{{ ''.__class__.__mro__ }}{{ ''.__class__.__mro__[1].__subclasses__() }}",
-     "{{ messages.append(1) }}"],
+     "{{ messages[0].update({}) }}"],
 )  # fmt: skip
 def test_template_cannot_leave_its_sandbox(source: str) -> None:
     with pytest.raises(TemplateRenderError, match="SecurityError"):

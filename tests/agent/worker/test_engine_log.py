@@ -49,6 +49,10 @@ def test_first_error_is_the_reason_remembered() -> None:
     assert log.first_error == "first"
 
 
-def test_full_kv_cache_is_no_warning(engine_lines: pytest.LogCaptureFixture) -> None:
-    EngineLog().on_text(WARN, b"decode: failed to find a memory slot for batch of size 9\n")
+@pytest.mark.parametrize(
+    "line",
+    [b"decode: failed to find a memory slot for batch of size 9\n", b"failed to decode image\n"],
+)
+def test_full_kv_cache_is_no_warning(engine_lines: pytest.LogCaptureFixture, line: bytes) -> None:
+    EngineLog().on_text(WARN, line)
     assert [level for level, _ in said(engine_lines)] == [10]

@@ -5,6 +5,7 @@ import msgspec
 import pytest
 
 from paddler.agent.worker.engine_llama import start_backend
+from paddler.agent.worker.images import RgbImage
 from paddler.agent.worker.loading import LoadRefused, loaded
 from paddler.agent.worker.prompts import Prompt
 from paddler.messages.inference import (
@@ -14,7 +15,7 @@ from paddler.messages.inference import (
 from paddler.messages.link import ConversationJob
 from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS
 from paddler.messages.worker import Load, Progress
-from tests.tiny_gguf import write_tiny_gguf
+from tests.tiny_gguf import write_tiny_gguf, write_tiny_mmproj
 
 HELLO = ConversationJob(
     ContinueFromConversationHistory(
@@ -36,10 +37,14 @@ def load_of(path: Path, **changes: Any) -> Load:
     parameters = msgspec.structs.replace(
         DEFAULT_INFERENCE_PARAMETERS, **small | changes.pop("parameters", {})
     )
-    values = {"agent_label": "unnamed agent", "slots": 2, "threads": 1, "chat_template": None}
-    return Load(
-        **values | changes, model_path=str(path), projection_path=None, parameters=parameters
-    )
+    values = {
+        "agent_label": "unnamed agent",
+        "slots": 2,
+        "threads": 1,
+        "chat_template": None,
+        "projection_path": None,
+    }
+    return Load(**values | changes, model_path=str(path), parameters=parameters)
 
 
 def ignore(_: Progress) -> None:
@@ -156,3 +161,26 @@ def test_embeddings_mode_needs_no_template_and_generates_nothing(tmp_path: Path)
     with loaded(load, ignore) as (engine, prompts, _ready):
         assert prompts is None
         assert engine.pooling_type == "Last"
+
+
+def test_model_with_a_projection_sees_images(tiny: Path, tmp_path: Path) -> None:
+    projection = write_tiny_mmproj(tmp_path / "mmproj.gguf")
+    with loaded(load_of(tiny, projection_path=str(projection)), ignore) as (engine, _, _ready):
+        picture = RgbImage(4, 4, bytes(48))
+        prompt = engine.tokenize_with_images("<__media__>x", [picture], limit=256)
+        assert prompt.image_cells == 8
+        prompt.close()
+
+
+@pytest.mark.parametrize("width", [None, 0, 576], ids=["missing", "broken", "for another model"])
+def test_projection_that_cannot_be_loaded_is_reported(
+    tiny: Path, tmp_path: Path, width: int | None
+) -> None:
+    path = tmp_path / "mmproj.gguf"
+    if width == 0:
+        path.write_bytes(b"no projection")
+    elif width:
+        write_tiny_mmproj(path, projection_width=width)
+    assert issues_of(load_of(tiny, projection_path=str(path))) == [
+        {"MultimodalProjectionCannotBeLoaded": {"model_path": str(path)}}
+    ]

@@ -64,7 +64,10 @@ def serving(engine: ScriptedEngine, slots: int) -> Iterator[WorkerEnd]:
     table = SharedSlotTable(fd, slots)
     os.close(fd)
     prompts = PromptMaker(
-        "unnamed agent", ChatTemplate("", bos_token="", eos_token="", nl_token="")
+        "unnamed agent",
+        ChatTemplate("", bos_token="", eos_token="", nl_token=""),
+        prepare_images=lambda _: [],
+        sees_images=False,
     )
     streams = Streams(engine, prompts, table, agent_label="unnamed agent")
 

@@ -1,9 +1,11 @@
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from paddler.agent.worker.chat_template import ChatTemplate
 from paddler.agent.worker.grammar import Gbnf
+from paddler.agent.worker.images import ImageRefused, RgbImage
 from paddler.agent.worker.prompts import Prompt, PromptMaker
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
@@ -26,9 +28,19 @@ GRAMMAR = GbnfGrammar('root ::= "a"', "root")
 TOOL = Tool(ToolFunction("f", "d", ToolParameters(type="object")))
 
 
-def maker(template: str = "") -> PromptMaker:
+PICTURE = RgbImage(1, 1, b"rgb")
+
+
+def maker(template: str = "", *, sees_images: bool = True) -> PromptMaker:
     compiled = ChatTemplate(template, bos_token="<s>", eos_token="</s>", nl_token="\n")
-    return PromptMaker(LABEL, compiled)
+    return PromptMaker(LABEL, compiled, prepare_images=prepare, sees_images=sees_images)
+
+
+def prepare(urls: Sequence[str]) -> list[RgbImage]:
+    """Knows one image."""
+    if set(urls) != {"data:,"}:
+        raise ImageRefused("Invalid data URI: missing comma separator")
+    return [PICTURE] * len(urls)
 
 
 def conversation(*messages: ConversationMessage, **changes: Any) -> ConversationJob:
@@ -40,6 +52,7 @@ def conversation(*messages: ConversationMessage, **changes: Any) -> Conversation
 
 HELLO = ConversationMessage("user", "Hello")
 IMAGE = ConversationMessage("user", [TextPart("see"), ImagePart(ImageUrl("data:,"))])
+BROKEN_IMAGE = ConversationMessage("user", [ImagePart(ImageUrl("data:"))])
 RAW = RawPromptJob(ContinueFromRawPrompt(raw_prompt="<s>Once", max_tokens=5))
 
 
@@ -65,19 +78,11 @@ def test_conversation_is_rendered_with_parts_and_tools() -> None:
     ("prompts", "job", "refusal"),
     [
         (
-            maker(),
+            maker(sees_images=False),
             conversation(IMAGE),
             {
                 "multimodal_not_supported": "received images but model does not support "
                 "multimodal input"
-            },
-        ),
-        (
-            maker(),
-            conversation(HELLO, tools=[TOOL], parse_tool_calls=True),
-            {
-                "tool_schema_invalid": "tool calls cannot be parsed yet; leave parse_tool_calls "
-                "out to get their text"
             },
         ),
         (
@@ -89,7 +94,7 @@ def test_conversation_is_rendered_with_parts_and_tools() -> None:
             },
         ),
     ],
-    ids=["image", "tool calls", "template"],
+    ids=["image", "template"],
 )
 def test_refused_request_says_who_and_why(
     prompts: PromptMaker, job: ConversationJob | RawPromptJob, refusal: dict[str, str]
@@ -120,3 +125,51 @@ def test_a_schema_without_a_grammar_is_refused() -> None:
     assert isinstance(refusal, GeneratedTokenResult)
     assert isinstance(refusal.grammar_syntax_error, str)
     assert refusal.grammar_syntax_error.startswith("Failed to create grammar sampler: ")
+
+
+def test_an_image_leaves_a_marker_in_its_place() -> None:
+    parts = [ImagePart(ImageUrl("data:,")), TextPart("or"), ImagePart(ImageUrl("data:,"))]
+    template = "{% for part in messages[0].content %}[{{ part.type }} {{ part.text }}]{% endfor %}"
+    prompt = maker(template).make(conversation(ConversationMessage("user", parts)))
+    assert isinstance(prompt, Prompt)
+    assert prompt.text == "[text <__media__>][text or][text <__media__>]"
+    assert prompt.images == [PICTURE, PICTURE]
+
+
+@pytest.mark.parametrize("sees_images", [True, False])
+def test_a_broken_image_is_told_before_anything_that_follows(sees_images: bool) -> None:
+    broken = maker("{{ raise_exception('no') }}", sees_images=sees_images)
+    assert broken.make(conversation(HELLO, BROKEN_IMAGE)) == GeneratedTokenResult(
+        image_decoding_failed=f"{LABEL}: failed to decode images: "
+        "Invalid data URI: missing comma separator"
+    )
+
+
+def test_a_grammar_that_cannot_be_is_told_before_a_broken_image() -> None:
+    job = conversation(BROKEN_IMAGE, grammar=GRAMMAR, enable_thinking=True)
+    refusal = maker().make(job)
+    assert isinstance(refusal, GeneratedTokenResult)
+    assert refusal.grammar_incompatible_with_thinking
+
+
+def test_a_template_that_takes_no_parts_is_told_before_a_missing_projection() -> None:
+    refusal = maker("{{ 'a' + messages[0].content }}", sees_images=False).make(conversation(IMAGE))
+    assert isinstance(refusal, GeneratedTokenResult)
+    assert refusal.chat_template_error
+
+
+def test_a_schema_that_is_none_is_refused_by_name() -> None:
+    bad = Tool(ToolFunction("f", "d", ToolParameters(type="object", properties={"a": {"type": 1}})))
+    refusal = maker("ok").make(conversation(HELLO, tools=[bad], parse_tool_calls=True))
+    assert isinstance(refusal, GeneratedTokenResult)
+    assert str(refusal.tool_schema_invalid).startswith(
+        'tool "f" parameters are not a valid JSON Schema: '
+    )
+
+
+def test_tools_go_along_with_the_prompt_and_are_parsed_if_asked_for() -> None:
+    prompts = maker("ok")
+    shown = prompts.make(conversation(HELLO, tools=[TOOL]))
+    parsed = prompts.make(conversation(HELLO, tools=[TOOL], parse_tool_calls=True))
+    assert shown == Prompt("ok", None, (), (TOOL,))
+    assert parsed == Prompt("ok", None, (), (TOOL,), parses_calls=True)

@@ -6,20 +6,45 @@ import pytest
 from paddler.agent.slot_table import SharedSlotTable, SlotRow, SlotState, create_slot_memory
 from paddler.agent.worker.chat_template import ChatTemplate
 from paddler.agent.worker.engine import DecodeOutcome, ScriptedEngine
+from paddler.agent.worker.images import RgbImage
 from paddler.agent.worker.prompts import PromptMaker
 from paddler.agent.worker.streams import EngineBroken, Streams
 from paddler.errors import RemoteProtocolError
 from paddler.messages.inference import (
+    ContinueFromConversationHistory,
     ContinueFromRawPrompt,
+    ConversationMessage,
     GbnfGrammar,
+    ImagePart,
+    ImageUrl,
     JsonSchemaGrammar,
+    TextPart,
     TokenUsage,
 )
-from paddler.messages.link import FrameKind, RawPromptJob, StartStream, StopStream
+from paddler.messages.link import (
+    ConversationJob,
+    FrameKind,
+    RawPromptJob,
+    StartStream,
+    StopStream,
+)
 from tests.agent.worker.frames import Answer, Frame, split_frames
 
 LABEL = "unnamed agent"
 EVICTED = "Request evicted due to KV cache pressure"
+
+# Writes what a conversation holds, and nothing else.
+TEMPLATE = (
+    "{% for message in messages %}{% if message.content is string %}{{ message.content }}"
+    "{% else %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}{% endfor %}"
+)
+
+# By address. The scripted engine takes the width as cells and the height as positions.
+PICTURES = {
+    "data:wide": RgbImage(10, 2, b"pixels"),
+    "data:huge": RgbImage(65, 2, b"pixels"),
+    "data:broken": RgbImage(10, 2, b""),
+}
 
 
 class Harness:
@@ -34,7 +59,12 @@ class Harness:
         self.frames: list[Frame] = []
         self.streams = Streams(
             engine,
-            PromptMaker(LABEL, ChatTemplate("", bos_token="", eos_token="", nl_token="")),
+            PromptMaker(
+                LABEL,
+                ChatTemplate(TEMPLATE, bos_token="", eos_token="", nl_token=""),
+                prepare_images=lambda urls: [PICTURES[url] for url in urls],
+                sees_images=True,
+            ),
             self.table,
             agent_label=LABEL,
             clock=lambda: self.now,
@@ -43,6 +73,20 @@ class Harness:
     def start(self, stream_id: int, prompt: str, *, max_tokens: int = 100) -> None:
         request = ContinueFromRawPrompt(raw_prompt=prompt, max_tokens=max_tokens)
         self.streams.start(StartStream(stream_id=stream_id, job=RawPromptJob(request)))
+
+    def show(self, stream_id: int, *parts: str, max_tokens: int = 100) -> None:
+        """Start a conversation of one message; a part ``data:…`` is an image."""
+        content: list[TextPart | ImagePart] = [
+            ImagePart(ImageUrl(part)) if part.startswith("data:") else TextPart(part)
+            for part in parts
+        ]
+        request = ContinueFromConversationHistory(
+            add_generation_prompt=True,
+            conversation_history=[ConversationMessage("user", content)],
+            enable_thinking=False,
+            max_tokens=max_tokens,
+        )
+        self.streams.start(StartStream(stream_id=stream_id, job=ConversationJob(request)))
 
     def step(self) -> list[Frame]:
         self.now += 1.0
@@ -76,6 +120,7 @@ def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     # Whatever happened: nothing is held for streams that have ended.
     if not harness.streams.is_running:
         assert harness.engine.open_slots == set()
+        assert harness.engine.open_prompts == 0
         assert {row.state for row in harness.table.rows()} == {SlotState.IDLE}
     harness.table.close()
 
@@ -368,3 +413,150 @@ def test_ten_thousand_streams_leave_nothing_behind(harness: Harness) -> None:
         harness.start(stream_id, "x", max_tokens=1)
         harness.step()
     assert len(harness.frames) == 20_000
+
+
+# --- images -------------------------------------------------------------------------------------
+
+
+def test_an_image_is_decoded_between_the_texts_around_it(harness: Harness) -> None:
+    harness.show(1, "see ", "data:wide", "and tell")
+    harness.finish()
+    answer = harness.answer(1)
+    assert (answer.text, answer.reason) == ("see and tell", "stop")
+    assert answer.usage == TokenUsage(
+        prompt_tokens=12, input_image_tokens=10, undeterminable_tokens=13
+    )
+    assert harness.engine.batches[:3] == [[(0, 4)], [(0, 10)], [(0, 8)]]
+
+
+def test_images_one_after_another_are_decoded_one_by_one(harness: Harness) -> None:
+    harness.show(1, "data:wide", "data:wide", "x")
+    harness.finish()
+    assert harness.answer(1).usage.input_image_tokens == 20
+    assert harness.engine.batches[:3] == [[(0, 10)], [(0, 10)], [(0, 1)]]
+
+
+@engine(answers={"text": b"x" * 20})
+def test_answers_go_on_between_the_images_of_others(harness: Harness) -> None:
+    harness.start(1, "text")
+    harness.step()
+    harness.show(2, "data:wide", "data:wide", "data:wide", "2")
+    harness.show(3, "data:wide", "3")
+    for _ in range(4):
+        assert [frame.text for frame in harness.step() if frame.stream_id == 1] == ["x"]
+    harness.finish()
+    assert [harness.answer(stream_id).reason for stream_id in (1, 2, 3)] == ["stop"] * 3
+    # Streams that wait for images take turns.
+    images = [batch[0][0] for batch in harness.engine.batches if batch[0][1] == 10]
+    assert images == [1, 2, 1, 1]
+
+
+def test_only_the_text_before_an_image_is_reused(harness: Harness) -> None:
+    for stream_id in (1, 2):
+        harness.show(stream_id, "see ", "data:wide", "and tell")
+        harness.finish()
+        assert harness.engine.cells == [4, 0, 0, 0]
+    assert harness.answer(2).usage.cached_prompt_tokens == 4
+    assert harness.answer(2).text == "see and tell"
+
+
+@engine(can_keep_part=False)
+def test_model_that_cannot_drop_an_image_keeps_nothing(harness: Harness) -> None:
+    for stream_id in (1, 2):
+        harness.show(stream_id, "see ", "data:wide", "and tell")
+        harness.finish()
+        assert harness.engine.cells == [0, 0, 0, 0]
+    assert harness.answer(2).usage.cached_prompt_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "error"),
+    [
+        (("data:huge", "x"), {"ImageExceedsBatchSize": {"image_tokens": 65, "n_batch": 64}}),
+        (
+            ("x", "data:wide"),
+            {"SamplerError": f"{LABEL}: the prompt ends with an image; some text must follow it"},
+        ),
+        (
+            ("x" * 250, "data:wide", "x"),
+            {"SamplerError": f"{EVICTED}: the prompt has 261 tokens or more, the context 256"},
+        ),
+        (
+            ("<__media__>", "data:wide", "x"),
+            {"SamplerError": f"{LABEL}: failed to tokenize prompt: 2 markers for 1 images"},
+        ),
+    ],
+)
+def test_images_that_do_not_fit_are_refused_before_decoding(
+    harness: Harness, parts: tuple[str, ...], error: dict[str, object]
+) -> None:
+    harness.show(1, *parts)
+    harness.take()
+    assert harness.answer(1).error == error
+    assert harness.engine.batches == []
+
+
+def test_an_image_that_cannot_be_encoded_ends_its_stream_alone(harness: Harness) -> None:
+    harness.start(1, "text")
+    harness.show(2, "data:broken", "x")
+    harness.finish()
+    assert harness.answer(2).error == {"SamplerError": f"{LABEL}: encoding an image failed"}
+    assert harness.answer(1).text == "text"
+
+
+def test_an_image_that_cannot_be_decoded_ends_its_stream_alone(harness: Harness) -> None:
+    harness.engine.outcomes = [DecodeOutcome.COMPUTE_FAILED]
+    harness.show(1, "data:wide", "x")
+    harness.start(2, "text")
+    harness.finish()
+    assert "COMPUTE_FAILED" in harness.answer(1).error["SamplerError"]
+    assert harness.answer(2).text == "text"
+    assert harness.engine.cells[0] == 0
+
+
+@engine(slots=3, context_size=30, answers={"new": b"y"})
+def test_an_image_takes_the_cells_of_idle_slots(harness: Harness) -> None:
+    harness.start(1, "1" * 20, max_tokens=1)
+    harness.finish()
+    harness.show(2, "data:wide", "new")
+    harness.finish()
+    assert harness.answer(2).text == "y"
+    assert harness.engine.cells == [0, 0, 0]
+
+
+@engine(slots=2, context_size=30, answers={"a": b"x" * 60})
+def test_a_stream_whose_image_finds_no_room_is_evicted_by_its_cells(harness: Harness) -> None:
+    harness.show(1, "data:wide", "data:wide", "a")
+    harness.show(2, "data:wide", "b", max_tokens=1)
+    harness.finish()
+    assert harness.answer(1).error == {"SamplerError": EVICTED}
+    assert harness.answer(2).reason == "length"
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_a_cancelled_or_dropped_image_leaves_nothing_behind(harness: Harness, steps: int) -> None:
+    for stream_id in (1, 2):
+        harness.show(stream_id, "see ", "data:wide", "and ", "data:wide", "tell")
+    for _ in range(steps):
+        harness.step()
+    harness.streams.stop(StopStream(1))
+    assert harness.engine.open_prompts == 1
+    harness.streams.reset()
+    assert harness.engine.open_prompts == 0
+    assert not harness.streams.is_running
+
+
+def test_a_refused_grammar_leaves_no_image_behind(harness: Harness) -> None:
+    request = ContinueFromConversationHistory(
+        add_generation_prompt=True,
+        conversation_history=[
+            ConversationMessage("user", [ImagePart(ImageUrl("data:wide")), TextPart("x")])
+        ],
+        enable_thinking=False,
+        max_tokens=1,
+        grammar=GbnfGrammar("broken", "root"),
+    )
+    harness.streams.start(StartStream(stream_id=1, job=ConversationJob(request)))
+    harness.take()
+    assert "grammar" in harness.answer(1).error["GrammarInitializationFailed"]
+    assert harness.engine.open_prompts == 0

@@ -1,0 +1,532 @@
+"""What a chat template tells of its model: markers, tool-call syntax, shape of history.
+
+It is found by rendering conversations whose every word is known and looking at what
+stands around the words: what comes before a thought opens reasoning, what comes after it
+closes it. No model is known by name. Only where a template shows nothing of a feature
+that its text mentions does a table of well-known markers help: models often open a
+section by habit, which their templates then cut from history.
+
+Probing never fails: a template that raises on a probe counts as not having the feature.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from paddler.agent.worker.chat_template import TemplateRenderError
+from paddler.agent.worker.sections import (
+    CHANNEL_HEADERS,
+    RECIPIENT_HEADERS,
+    Headers,
+    Markers,
+)
+from paddler.agent.worker.tool_calls.dialects import (
+    BARE_JSON,
+    DIALECTS,
+    Dialect,
+    Unrecognized,
+    json_dialect,
+    parse_in,
+)
+from paddler.agent.worker.tool_calls.reading import NOT_JSON, decode_json, encode_json
+
+
+class Renderer(Protocol):
+    """What renders a chat template."""
+
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        enable_thinking: bool,
+        tools: Sequence[dict[str, Any]] | None = (),
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt. Raises :class:`TemplateRenderError`."""
+        ...
+
+
+# --- the shape of history ----------------------------------------------------------------------
+
+
+class HistoryForm(NamedTuple):
+    """How a template wants what its authors disagree on."""
+
+    arguments_are_text: bool = False
+    """Whether the arguments of a call are JSON text, not an object."""
+    empty_content: str | None = ""
+    """The content of a message that only calls tools."""
+    no_tools: tuple[()] | None = None
+    """What ``tools`` is where there are none: Hugging Face gives ``None``."""
+    ids_are_short: bool = False
+    """Whether ids of calls must have nine letters or digits, as Mistral demands."""
+
+    def messages(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The messages of OpenAI's API as the template wants them."""
+        return [self._message(message) for message in messages]
+
+    def tools(self, tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+        """The tools as the template wants them."""
+        if tools:
+            return list(tools)
+        return None if self.no_tools is None else []
+
+    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        shaped = dict(message)
+        if shaped.get("tool_calls"):
+            shaped["content"] = shaped.get("content") or self.empty_content
+            shaped["tool_calls"] = [self._call(call) for call in shaped["tool_calls"]]
+        elif "content" in shaped and shaped["content"] is None:
+            shaped["content"] = ""
+        if shaped.get("tool_call_id") is not None:
+            shaped["tool_call_id"] = self._id(shaped["tool_call_id"])
+        return shaped
+
+    def _call(self, call: dict[str, Any]) -> dict[str, Any]:
+        function = dict(call["function"])
+        function["arguments"] = self._arguments(function.get("arguments", {}))
+        shaped: dict[str, Any] = call | {"function": function}
+        if shaped.get("id") is not None:
+            shaped["id"] = self._id(shaped["id"])
+        return shaped
+
+    def _arguments(self, arguments: Any) -> Any:
+        if self.arguments_are_text:
+            return arguments if isinstance(arguments, str) else encode_json(arguments)
+        if isinstance(arguments, str):
+            value = decode_json(arguments)
+            return arguments if value is NOT_JSON else value
+        return arguments
+
+    def _id(self, given: str) -> str:
+        if not self.ids_are_short or _SHORT_ID.fullmatch(given):
+            return given
+        return hashlib.sha256(given.encode()).hexdigest()[:9]
+
+
+_SHORT_ID: Final = re.compile(r"[A-Za-z0-9]{9}")
+
+
+class ModelFormat(NamedTuple):
+    """What is known of how a model writes. ``dialect``: of tool calls, if it was taught one."""
+
+    markers: Markers = Markers()
+    dialect: Dialect | None = None
+    history: HistoryForm = HistoryForm()
+
+
+def probe(renderer: Renderer, source: str) -> ModelFormat:
+    """Find out what the template ``source``, which ``renderer`` renders, tells."""
+    return _Probe(renderer, source).result()
+
+
+# --- marker texts ------------------------------------------------------------------------------
+
+# A piece of text that looks like a marker. Two kinds have their name between two tags.
+_TAG: Final = re.compile(
+    r"<\|(?:open|close)\|>[^<]*<\|sep\|>"
+    r"|\]<\]minimax\[>\[</?[^<>\s]+>"
+    r"|</?[^<>\s/][^<>\n]{0,60}>"
+    r"|\[/?[A-Z][A-Z_ ]+\]"
+)
+_CUT_TAG: Final = re.compile(r"(?:<\|open\|>[^<]*)?(?:<[^<>]*)?$")
+_LAST_TAG: Final = re.compile(rf"(?P<tag>{_TAG.pattern})\s*$")
+_OPENING: Final = re.compile(rf"(?P<tag>{_TAG.pattern})[\w\s]*$")
+_EMPTY_PAIR: Final = re.compile(rf"(?P<opening>{_TAG.pattern})\s*(?P<closing>{_TAG.pattern})\s*$")
+_LAST_TAGS: Final = re.compile(rf"(?:(?:{_TAG.pattern})[\w\s:]*)+$")
+
+# Openings and closings of models whose templates may show them in no rendering. One of
+# the two, or what is named first, is in the template's text.
+_KNOWN_REASONING: Final = (
+    ("</think>", "<think>", "</think>"),
+    ("[/THINK]", "[THINK]", "[/THINK]"),
+    ("</seed:think>", "<seed:think>", "</seed:think>"),
+    ("<|END_THINKING|>", "<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel>thought", "<|channel>thought", "<channel|>"),
+    ("[BEGIN FINAL RESPONSE]", "Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+)
+_KNOWN_CALLS: Final = (
+    ("<tool_call>", "<tool_call>", "</tool_call>"),
+    ("<|tool_call_start|>", "<|tool_call_start|>", "<|tool_call_end|>"),
+    ("<|tool_list_start|>", "<|tool_call_start|>", "<|tool_call_end|>"),
+    ("[TOOL_CALLS]", "[TOOL_CALLS]", ""),
+    ("<|tool_call|>", "<|tool_call|>", ""),
+    ("<TOOLCALL>", "<TOOLCALL>", "</TOOLCALL>"),
+)
+_KNOWN_BESIDE_BARE_CALLS: Final = (("<|python_tag|>", "<|python_tag|>", ""),)
+_KNOWN_CONTENT: Final = (("<response>", "<response>", "</response>"),)
+
+
+def _closing_of(opening: str) -> str | None:
+    """The closing that fits an opening by the ways in which such pairs are written."""
+    for begin, end in (
+        ("<|open|>", "<|close|>"),
+        ("begin", "end"),
+        ("start", "end"),
+        ("START", "END"),
+        ("prefix", "suffix"),
+    ):
+        if begin in opening:
+            return opening.replace(begin, end)
+    if opening.startswith("<|") and opening.endswith("|>"):
+        return None
+    if opening.startswith("<|"):
+        return re.sub(r"<\|(\w+)>.*", r"<\1|>", opening)
+    if opening.startswith("["):
+        return opening.replace("[", "[/", 1)
+    name = re.search(r"<([^\s<>=/]+)[^<>]*>?$", opening)
+    return None if name is None else f"{opening[: name.start()]}</{name[1]}>"
+
+
+# --- probing -----------------------------------------------------------------------------------
+
+_QUESTION: Final = "probe-question"
+_ANSWER: Final = "probe-answer"
+_THOUGHT: Final = "probe-thought"
+_RESULT: Final = "probe-result"
+_FUNCTION: Final = "probe_function"
+_NUMBER: Final = 70707
+_ARGUMENTS: Final = {"probe_text": "probe-value", "probe_number": _NUMBER}
+
+_USER: Final = {"role": "user", "content": _QUESTION}
+_PLAIN: Final = {"role": "assistant", "content": _ANSWER}
+_THINKING: Final[dict[str, Any]] = dict.fromkeys(
+    ("reasoning_content", "reasoning", "thinking"), _THOUGHT
+)
+
+# Not the one that is called: a name in the rendering is then that of the call.
+_TOOL: Final[dict[str, Any]] = {
+    "type": "function",
+    "function": {
+        "name": "probe_other",
+        "description": "A probe.",
+        "parameters": {
+            "type": "object",
+            "properties": {"probe_other_key": {"type": "string", "description": "A probe."}},
+            "required": ["probe_other_key"],
+        },
+    },
+}
+
+
+class _Calling(NamedTuple):
+    """A rendering of a tool call. ``text`` starts after the question."""
+
+    form: HistoryForm
+    text: str
+    dialect: Dialect | None
+    start: int  # of what the dialect reads, else of the name
+    name: int
+
+    @property
+    def rank(self) -> tuple[bool, bool, bool, int]:
+        """The lowest is best: it is understood, and nothing odd was written for no content."""
+        has_stray_none = re.search(r"\b(?:None|null)\b", self.text[: self.name]) is not None
+        return (
+            self.dialect is None,
+            has_stray_none,
+            self.form.arguments_are_text,
+            len(self.text),
+        )
+
+
+class _Probe:
+    def __init__(self, renderer: Renderer, source: str) -> None:
+        self._renderer = renderer
+        self._source = source
+        self._no_tools = self._find_no_tools()
+        self._turn_starts: tuple[str, ...] = ()
+        self._headers: Headers | None = None
+        self._reasoning: list[str] = []
+        self._content: list[str] = []
+        self._calls: list[str] = []
+        self._closings: list[str] = []
+
+    def result(self) -> ModelFormat:
+        calling = self._find_calling()
+        history = HistoryForm(no_tools=self._no_tools) if calling is None else calling.form
+        self._find_turn_starts(history)
+        self._find_reasoning(history)
+        dialect = self._find_calls(calling)
+        self._find_content()
+        markers = Markers(
+            reasoning=tuple(dict.fromkeys(self._reasoning)),
+            content=tuple(dict.fromkeys(self._content)),
+            tool_calls=tuple(dict.fromkeys(self._calls)),
+            closings=tuple(dict.fromkeys(self._closings)),
+            headers=self._headers,
+            has_bare_calls=dialect == BARE_JSON,
+            turn_starts=self._turn_starts,
+        )
+        return ModelFormat(markers, dialect, history)
+
+    # --- rendering ---------------------------------------------------------------------------
+
+    def _render(
+        self,
+        *messages: Mapping[str, Any],
+        form: HistoryForm | None = None,
+        is_asked: bool = False,
+        thinks: bool = True,
+        has_tools: bool = False,
+    ) -> str | None:
+        """A prompt; ``None`` if the template raises."""
+        form = form or HistoryForm(no_tools=self._no_tools)
+        try:
+            return self._renderer.render(
+                form.messages([dict(message) for message in messages]),
+                add_generation_prompt=is_asked,
+                enable_thinking=thinks,
+                tools=form.tools([_TOOL] if has_tools else []),
+            )
+        except TemplateRenderError:
+            return None
+
+    def _render_answer(self, *messages: Mapping[str, Any], **options: Any) -> str:
+        """What follows the question; empty if there is no such text."""
+        return (self._render(_USER, *messages, **options) or "").rpartition(_QUESTION)[2]
+
+    def _find_no_tools(self) -> tuple[()] | None:
+        for no_tools in (None, ()):
+            form = HistoryForm(no_tools=no_tools)
+            if self._render(_USER, form=form, is_asked=True) is not None:
+                return no_tools
+        return None
+
+    # --- turns -------------------------------------------------------------------------------
+
+    def _find_turn_starts(self, history: HistoryForm) -> None:
+        """What is written before an answer to the user and to a tool, thinking or not."""
+        after_tool = (_USER, *_round_trip())
+        self._turn_starts = tuple(
+            dict.fromkeys(
+                start
+                for messages, last_word in (((_USER,), _QUESTION), (after_tool, _RESULT))
+                if (start := self._find_turn_start(messages, last_word, history))
+            )
+        )
+
+    def _find_turn_start(
+        self, messages: Sequence[Mapping[str, Any]], last_word: str, history: HistoryForm
+    ) -> str:
+        starts: list[str] = []
+        for thinks in (True, False):
+            asked = self._render(*messages, form=history, is_asked=True, thinks=thinks)
+            unasked = self._render(*messages, form=history, thinks=thinks)
+            if asked is None or last_word not in asked:
+                return ""
+            if unasked is not None and asked.startswith(unasked) and asked != unasked:
+                starts.append(asked[len(unasked) :])
+            else:
+                last_tags = _LAST_TAGS.search(asked.rpartition(last_word)[2])
+                starts.append(last_tags.group() if last_tags else "")
+        # The two may differ within a tag.
+        return _CUT_TAG.sub("", os.path.commonprefix(starts))  # noqa: RUF071 - texts, no paths
+
+    # --- reasoning ---------------------------------------------------------------------------
+
+    def _find_reasoning(self, history: HistoryForm) -> None:
+        pair = self._reasoning_in_history(history) or self._reasoning_in_turn_start()
+        pairs = [pair] if pair else self._known(_KNOWN_REASONING)
+        if not pair and pairs:
+            for opening, closing in self._known(_KNOWN_CONTENT):
+                self._content.append(opening)
+                self._closings.append(closing)
+        for opening, closing in pairs:
+            if opening:
+                self._reasoning.append(opening)
+            self._closings.append(closing)
+        # How much is thought of one question must not decide where an answer starts.
+        bounds = (*self._reasoning, *self._closings)
+        self._turn_starts = tuple(
+            cut if _TAG.search(cut := _before_any(start, bounds)) else start
+            for start in self._turn_starts
+        )
+
+    def _reasoning_in_history(self, history: HistoryForm) -> tuple[str, str] | None:
+        """The markers around a thought, wherever the template shows one."""
+        parts = [{"type": "thinking", "thinking": _THOUGHT}, {"type": "text", "text": _ANSWER}]
+        for messages in (
+            [{"role": "assistant", "content": _ANSWER, **_THINKING}],
+            [{"role": "assistant", "content": parts}],
+            _round_trip(_THINKING),
+        ):
+            text = self._render_answer(*messages, form=history)
+            before, thought, after = text.partition(_THOUGHT)
+            closing = _TAG.search(after)
+            opening = _OPENING.search(before)
+            if not thought or closing is None or opening is None:
+                continue
+            if opening["tag"] == CHANNEL_HEADERS.end:
+                self._headers = CHANNEL_HEADERS
+                return "", closing.group()
+            if not self._is_of_turn(opening.group().strip(), closing.group()):
+                return opening.group().strip(), closing.group()
+        return None
+
+    def _reasoning_in_turn_start(self) -> tuple[str, str] | None:
+        """The markers that open an answer: of a thought to come, or of one that is left out."""
+        for thinks in (False, True):
+            text = self._render_answer(is_asked=True, thinks=thinks)
+            if empty := _EMPTY_PAIR.search(text):
+                if _closing_of(empty["opening"]) == empty["closing"]:
+                    return empty["opening"], empty["closing"]
+            elif last := _LAST_TAG.search(text):
+                opening, closing = last["tag"], _closing_of(last["tag"])
+                if closing and closing in self._source and not self._is_of_turn(opening, closing):
+                    return opening, closing
+        return None
+
+    def _is_of_turn(self, opening: str, closing: str) -> bool:
+        """Whether an opening belongs to every turn: one without thought has it, too."""
+        before = self._render_answer(_PLAIN).partition(_ANSWER)[0]
+        return opening in before and closing not in before
+
+    def _known(self, pairs: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
+        """The well-known pairs that the template's text gives evidence of."""
+        return [
+            (opening, closing) for evidence, opening, closing in pairs if evidence in self._source
+        ]
+
+    # --- content -----------------------------------------------------------------------------
+
+    def _find_content(self) -> None:
+        """What wraps an answer beyond its turn, as Command R has it."""
+        if self._headers is not None:
+            return
+        before, answer, after = self._render_answer(_PLAIN).partition(_ANSWER)
+        turn_starts = [text for start in self._turn_starts if (text := start.strip())]
+        if not answer or not any(start in before for start in turn_starts):
+            return
+        for done in (*turn_starts, *self._closings):
+            before = before.rpartition(done)[2]
+        opening = before.strip()
+        if not _TAG.match(opening) or opening in self._reasoning:
+            return
+        # A model that wraps its content may open another turn of its own after a thought.
+        self._content += [opening, *turn_starts]
+        closing = _closing_of(opening)
+        if closing is not None and closing in after:
+            self._closings.append(closing)
+
+    # --- tool calls --------------------------------------------------------------------------
+
+    def _find_calling(self) -> _Calling | None:
+        """The best rendering of a tool call, in any form of history."""
+        for ids_are_short in (False, True):
+            callings = [
+                calling
+                for arguments_are_text in (False, True)
+                for empty_content in ("", None)
+                if (
+                    calling := self._render_call(
+                        HistoryForm(
+                            arguments_are_text, empty_content, self._no_tools, ids_are_short
+                        )
+                    )
+                )
+            ]
+            if callings:
+                return min(callings, key=lambda calling: calling.rank)
+        return None
+
+    def _render_call(self, form: HistoryForm) -> _Calling | None:
+        text = self._render_answer(_round_trip()[0], form=form, has_tools=True)
+        name = text.find(_FUNCTION)
+        if name < 0:
+            return None
+        for start in _possible_starts(text, name):
+            for dialect in DIALECTS:
+                if _understands(dialect, text[start:]):
+                    return _Calling(form, text, dialect, start, name)
+        return _Calling(form, text, None, name, name)
+
+    def _find_calls(self, calling: _Calling | None) -> Dialect | None:
+        """Markers of tool calls, and the dialect between them."""
+        if calling is None or calling.dialect is None:
+            self._add_calls(self._known(_KNOWN_CALLS) or self._guess_calls())
+            return None
+        text, dialect = calling.text, calling.dialect
+        if CHANNEL_HEADERS.end in text and f"to={_FUNCTION}" in text.replace("functions.", ""):
+            self._headers = CHANNEL_HEADERS
+            return dialect
+        if text[: calling.name].endswith(RECIPIENT_HEADERS.begins):
+            self._headers = RECIPIENT_HEADERS
+            return dialect
+        opening = self._opening(calling)
+        if not opening:
+            self._add_calls(self._known(_KNOWN_BESIDE_BARE_CALLS))
+            return dialect
+        closing = self._closing(calling, opening)
+        self._add_calls([(opening, closing)])
+        if dialect == BARE_JSON:
+            return json_dialect("own", opening, closing)
+        return dialect
+
+    def _guess_calls(self) -> list[tuple[str, str]]:
+        """Most models that are told of tools, in whatever way, call them as Hermes does."""
+        told = self._render(_USER, has_tools=True)
+        name = _TOOL["function"]["name"]
+        return [("<tool_call>", "</tool_call>")] if told and name in told else []
+
+    def _opening(self, calling: _Calling) -> str:
+        """The marker that announces calls; empty if there is none."""
+        if calling.dialect == BARE_JSON:
+            tag = _LAST_TAG.search(calling.text[: calling.start])
+            plain = self._render_answer(_PLAIN).partition(_ANSWER)[0]
+            return "" if tag is None or tag["tag"] in plain else tag["tag"]
+        tag = _TAG.match(calling.text, calling.start)
+        return calling.text[calling.start : min(tag.end(), calling.name)] if tag else ""
+
+    def _closing(self, calling: _Calling, opening: str) -> str:
+        tail = calling.text.rpartition(str(_NUMBER))[2]
+        closing = _closing_of(opening)
+        if closing is not None and (closing in tail or closing in self._source):
+            return closing
+        # What ends every answer does not end a call.
+        tags = _TAG.findall(tail)
+        for tag in reversed(_TAG.findall(self._render_answer(_PLAIN).rpartition(_ANSWER)[2])):
+            if tags and tags[-1] == tag:
+                tags.pop()
+        return tags[-1] if tags else ""
+
+    def _add_calls(self, pairs: Sequence[tuple[str, str]]) -> None:
+        for opening, closing in pairs:
+            self._calls.append(opening)
+            if closing:
+                self._closings.append(closing)
+
+
+def _round_trip(extra: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """A call and its result."""
+    call = {
+        "id": "call_0",
+        "type": "function",
+        "function": {"name": _FUNCTION, "arguments": _ARGUMENTS},
+    }
+    return [
+        {"role": "assistant", "content": None, "tool_calls": [call], **(extra or {})},
+        {"role": "tool", "tool_call_id": "call_0", "name": _FUNCTION, "content": _RESULT},
+    ]
+
+
+def _before_any(text: str, ends: Sequence[str]) -> str:
+    """The text up to the first of ``ends``."""
+    return text[: min((text.find(end) for end in ends if end in text), default=len(text))]
+
+
+def _possible_starts(text: str, name: int) -> Iterator[int]:
+    """Where the text of a call may begin: at a marker or a bracket before its name."""
+    begins = re.compile(rf"{_TAG.pattern}|[\[{{]|>>>|<")
+    return (found.start() for found in begins.finditer(text) if found.start() < name)
+
+
+def _understands(dialect: Dialect, text: str) -> bool:
+    """Whether a dialect reads the probe's call."""
+    calls = parse_in(dialect, text)
+    if isinstance(calls, Unrecognized):
+        return False
+    return calls[0].name == _FUNCTION and calls[0].arguments.valid_json == _ARGUMENTS

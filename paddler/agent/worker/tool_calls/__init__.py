@@ -1,0 +1,1 @@
+"""The syntaxes in which models call tools, read while they are generated."""

@@ -1,0 +1,141 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from paddler.agent.worker.bounded import BoundedProcess
+from paddler.agent.worker.chat_template import (
+    ChatTemplate,
+    TemplateCompileError,
+    TemplateRenderError,
+)
+from paddler.messages.inference import Tool, ToolFunction, ToolParameters
+from paddler.messages.tools import ParsedToolCall, ToolCallArguments
+
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "nl_token": "\n"}
+HELLO = [{"role": "user", "content": "Hello"}]
+
+# Each branch is somebody's idea of keeping a server busy.
+HOSTILE = """
+{%- set order = messages[0].content -%}
+{%- if order == "loop" -%}
+  {%- for i in range(99999) -%}{%- for j in range(99999) -%}{%- endfor -%}{%- endfor -%}
+{%- elif order == "double" -%}
+  {%- set ns = namespace(text="x") -%}
+  {%- for i in range(60) -%}{%- set ns.text = ns.text ~ ns.text -%}{%- endfor -%}
+{%- elif order == "multiply" -%}
+  {{ "a" * size }}
+{%- elif order == "recurse" -%}
+  {%- macro again() -%}{{ again() }}{%- endmacro -%}{{ again() }}
+{%- else -%}
+  {{ bos_token }}{{ order }}
+{%- endif -%}
+"""
+
+
+def render(process: BoundedProcess, order: str, **variables: Any) -> str:
+    return process.render(
+        [{"role": "user", "content": order}],
+        add_generation_prompt=True,
+        enable_thinking=False,
+        variables=variables,
+    )
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Iterator[BoundedProcess]:
+    with BoundedProcess(HOSTILE, SPECIAL, deadline_s=0.3) as process:
+        yield process
+
+
+@pytest.mark.parametrize(
+    ("order", "error"),
+    [
+        ("loop", r"the template took more than 0\.3 s"),
+        ("double", "MemoryError|took more than"),
+        ("multiply", "MemoryError"),
+        ("recurse", "RecursionError"),
+    ],
+)
+def test_hostile_template_costs_its_request_an_error_and_nothing_else(
+    hostile: BoundedProcess, order: str, error: str
+) -> None:
+    with pytest.raises(TemplateRenderError, match=error):
+        render(hostile, order, size=10**11)
+    assert render(hostile, "Hello") == "<s>Hello"
+
+
+def test_child_renders_what_the_template_renders_here() -> None:
+    source = "{{ messages | tojson }}{{ tools }}{{ thinking }}{{ é }}"
+    arguments: dict[str, Any] = {
+        "add_generation_prompt": True,
+        "enable_thinking": True,
+        "tools": None,
+        "variables": {"é": "<&>"},
+    }
+    with BoundedProcess(source, SPECIAL) as process:
+        expected = ChatTemplate(source, **SPECIAL).render(HELLO, **arguments)
+        assert process.render(HELLO, **arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [("{% fi %}", "unknown tag"), ("{{ '%0999999999d' % 1 }}", "took more than|MemoryError|{{")],
+)
+def test_template_that_does_not_compile_is_refused_at_once(source: str, error: str) -> None:
+    with pytest.raises(TemplateCompileError, match=error):
+        BoundedProcess(source, SPECIAL, deadline_s=0.3)
+
+
+def test_child_that_was_killed_is_replaced(hostile: BoundedProcess) -> None:
+    assert render(hostile, "one") == "<s>one"
+    child = hostile._child
+    assert child is not None
+    child.kill()
+    child.wait()
+    assert render(hostile, "two") == "<s>two"
+
+
+def test_request_that_is_nested_too_deeply_is_refused(hostile: BoundedProcess) -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(TemplateRenderError, match="nested too deeply"):
+        render(hostile, "one", deep=deep)
+    assert render(hostile, "two") == "<s>two"
+
+
+def test_close_may_be_repeated() -> None:
+    process = BoundedProcess(None)
+    process.close()
+    process.close()
+
+
+def tool(name: str, **properties: Any) -> Tool:
+    return Tool(ToolFunction(name, "", ToolParameters(type="object", properties=properties)))
+
+
+def call(name: str, arguments: Any) -> ParsedToolCall:
+    return ParsedToolCall("call_0", name, ToolCallArguments(valid_json=arguments))
+
+
+def test_tool_calls_are_checked_by_the_child() -> None:
+    tools = [tool("count", n={"type": "integer"})]
+    with BoundedProcess(None) as process:
+        assert process.invalid_schema(tools) is None
+        bad = process.invalid_schema([tool("bad", n={"type": 123})])
+        assert bad is not None
+        assert bad.startswith('tool "bad" parameters are not a valid JSON Schema')
+        assert process.failed_checks([call("count", {"n": 1})], tools) == []
+        assert process.failed_checks([call("count", {"n": "1"})], tools) == [
+            "arguments for tool \"count\" failed schema check: '1' is not of type 'integer'"
+        ]
+
+
+def test_pattern_that_backtracks_costs_its_call_an_error() -> None:
+    tools = [tool("slow", s={"type": "string", "pattern": "^(a+)+$"})]
+    with BoundedProcess(None, deadline_s=0.3) as process:
+        failed = process.failed_checks([call("slow", {"s": "a" * 40 + "b"})], tools)
+        assert len(failed) == 1
+        assert 'tool "slow" failed schema check: it took more than 0.3 s' in failed[0]
+        assert process.failed_checks([call("slow", {"s": "aaa"})], tools) == []
