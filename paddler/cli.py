@@ -431,10 +431,11 @@ def require_agent_extra() -> None:
     """:class:`StartError` that names the extra, if what an agent needs is not installed."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("llama_cpp", "jinja2", "rich") if find_spec(name) is None]
+    needed = ("llama_cpp", "numpy", "jinja2", "jsonschema", "PIL", "resvg_py", "rich")
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise StartError(
-            f"an agent needs {' and '.join(missing)}: install it with pip install 'paddler[agent]'"
+            f"an agent needs {', '.join(missing)}: pip install 'paddler[agent]' brings all it needs"
         )
 
 

@@ -110,7 +110,7 @@ def sanitizer_environment(tree: Path) -> dict[str, str]:
     return {
         "LD_PRELOAD": " ".join(libraries),
         # Python leaves objects behind at exit on purpose: no leak detection.
-        "ASAN_OPTIONS": f"detect_leaks=0:{log_path}",
+        "ASAN_OPTIONS": f"detect_leaks=0:allocator_may_return_null=1:{log_path}",
         "UBSAN_OPTIONS": f"print_stacktrace=1:{log_path}",
         # Python's own allocator would hide where a block ends.
         "PYTHONMALLOC": "malloc",

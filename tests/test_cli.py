@@ -243,7 +243,7 @@ raise SystemExit(main({arguments!r}))
     ("missing", "names"),
     [
         (["llama_cpp"], "llama_cpp"),
-        (["llama_cpp", "jinja2"], "llama_cpp and jinja2"),
+        (["llama_cpp", "jinja2"], "llama_cpp, jinja2"),
     ],
 )
 @pytest.mark.parametrize("role", [["agent"], ["up", "--model", "/a.gguf"]])
@@ -253,7 +253,7 @@ def test_an_agent_without_its_extra_ends_with_1_and_names_it(
     script = MAIN_WITHOUT.format(missing=missing, arguments=role)
     assert run_python("-c", script) == (
         1,
-        f"Error: an agent needs {names}: install it with pip install 'paddler[agent]'\n",
+        f"Error: an agent needs {names}: pip install 'paddler[agent]' brings all it needs\n",
     )
 
 

@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any, Final, Self, assert_never
 
 import msgspec
@@ -40,7 +41,7 @@ from paddler.messages.tools import ParsedToolCall
 # streams of the worker wait meanwhile.
 DEADLINE_S: Final = 1.0
 
-# Address space; a child at rest uses a tenth.
+# Address space beyond what a child has at rest.
 _MEMORY_BYTES: Final = 1 << 30
 
 _LENGTH: Final = struct.Struct("<I")
@@ -265,8 +266,7 @@ def main(argv: Sequence[str]) -> None:
     # The parent decides when this ends, also when Ctrl-C reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    with contextlib.suppress(ValueError, OSError):  # macOS knows the limit but refuses to set it.
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    _limit_memory()
     decode = msgspec.json.Decoder(Question).decode
     template: ChatTemplate | None = None
     while (document := _read(sys.stdin.buffer)) is not None:
@@ -283,6 +283,14 @@ def main(argv: Sequence[str]) -> None:
             answer = Answer(error=str(error))
         signal.setitimer(signal.ITIMER_PROF, 0)
         _write(sys.stdout.buffer, msgspec.json.encode(answer))
+
+
+def _limit_memory() -> None:
+    """Bound the address space, where the system tells its size and lets it be bounded (Linux)."""
+    with contextlib.suppress(ValueError, OSError):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + _MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _answer(
