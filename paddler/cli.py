@@ -248,7 +248,7 @@ def add_balancer(roles: "Roles[Parser]") -> None:
         "--statsd-prefix",
         metavar="TEXT",
         default="paddler_",
-        help="opens every metric's name, StatsD or not (default: %(default)s)",
+        help="opens every gauge's name (default: %(default)s)",
     )
     management.add_argument(
         "--statsd-reporting-interval",
@@ -358,10 +358,12 @@ def parse_i32(text: str) -> int:
 
 
 def parse_body_bytes(text: str) -> int:
-    """A body limit: at least 1 KiB, so that a request fits at all."""
+    """A body limit: a small request fits, and the largest one fits in a message to an agent."""
     value = parse_i32(text)
-    if value < 1024:
-        raise ConfigError(f"{text!r}: expected at least 1024 bytes")
+    if not config.MIN_BODY_BYTES <= value <= config.MAX_BODY_BYTES:
+        raise ConfigError(
+            f"{text!r}: expected {config.MIN_BODY_BYTES} to {config.MAX_BODY_BYTES} bytes"
+        )
     return value
 
 

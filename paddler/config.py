@@ -6,13 +6,15 @@ from typing import Final
 import msgspec
 
 from paddler.errors import ConfigError
-from paddler.messages.link import MAX_NAME_CHARACTERS
+from paddler.messages.link import MAX_MESSAGE_BYTES, MAX_NAME_CHARACTERS
 
 DEFAULT_MANAGEMENT_ADDR: Final = "127.0.0.1:8060"
 DEFAULT_INFERENCE_ADDR: Final = "127.0.0.1:8061"
 DEFAULT_PANEL_ADDR: Final = "127.0.0.1:8062"
 DEFAULT_OPENAI_ADDR: Final = "127.0.0.1:8070"
 MAX_SLOTS: Final = 1024
+MIN_BODY_BYTES: Final = 1024
+MAX_BODY_BYTES: Final = MAX_MESSAGE_BYTES - 1024 * 1024
 
 _DURATION = re.compile(r"([0-9]{1,15})(ms|s|m|h)?")
 _UNIT_MS: Final = {None: 1, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
@@ -35,7 +37,7 @@ class Buffering(msgspec.Struct, frozen=True):
 
 
 class Statsd(msgspec.Struct, frozen=True):
-    """Where gauges are sent; ``prefix`` also opens the names on ``/metrics``."""
+    """Where gauges are sent, how often, and what opens their names."""
 
     address: Address | None
     prefix: str

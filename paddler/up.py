@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +26,7 @@ from paddler.config import Address, AgentConfig, BalancerConfig
 from paddler.errors import StartError
 from paddler.messages.agents import AgentSnapshot
 from paddler.messages.state import DEFAULT_DESIRED_STATE, ModelSource
+from paddler.messages.worker import Progress
 from paddler.signals import StopSignals
 
 MAX_ANSWER_TOKENS: Final = 128
@@ -53,7 +55,7 @@ async def serve(
         Agent(agent_config).running() as agent,
     ):
         stopped = asyncio.create_task(signals.wait())
-        greeting = asyncio.create_task(greet(balancer, balancer_config, model, question))
+        greeting = asyncio.create_task(greet(balancer, agent, balancer_config, model, question))
         await asyncio.wait((greeting, stopped), return_when=asyncio.FIRST_COMPLETED)
         failure = greeting.exception() if greeting.done() else None
         if failure is None:
@@ -68,14 +70,16 @@ async def serve(
         raise failure
 
 
-async def greet(balancer: Balancer, config: BalancerConfig, model: str, question: str) -> None:
+async def greet(
+    balancer: Balancer, agent: Agent, config: BalancerConfig, model: str, question: str
+) -> None:
     """Load the model, ask the question, and say where everything is."""
     name = os.path.basename(model)
     started = time.monotonic()
     balancer.state.put(
         msgspec.structs.replace(DEFAULT_DESIRED_STATE, model=ModelSource(local_to_agent=model))
     )
-    slots = await wait_ready(balancer, name)
+    slots = await wait_ready(balancer, agent, name)
     console.print(
         f"[bold]Paddler {__version__}[/] serves [bold]{name}[/] on {slots} slots, "
         f"ready after {time.monotonic() - started:.1f} s\n"
@@ -84,10 +88,11 @@ async def greet(balancer: Balancer, config: BalancerConfig, model: str, question
     say_where(config)
 
 
-async def wait_ready(balancer: Balancer, name: str) -> int:
+async def wait_ready(balancer: Balancer, agent: Agent, name: str) -> int:
     """Slots of the agent once it serves; :class:`StartError` if it says that it cannot."""
     changed = asyncio.Event()
     balancer.pool.watch(changed.set)
+    agent.on_progress = changed.set
     with console.status("Starting…") as status:
         while True:
             changed.clear()
@@ -96,8 +101,17 @@ async def wait_ready(balancer: Balancer, name: str) -> int:
                 raise StartError(f"the agent cannot serve {name}: {describe_issues(agents[0])}")
             if agents and agents[0].slots_total > 0:
                 return agents[0].slots_total
-            status.update(f"Loading {name}…" if agents else "Waiting for the agent…")
+            status.update(describe_progress(agent.progress, name))
             await changed.wait()
+
+
+def describe_progress(progress: Progress | None, name: str) -> str:
+    """What happens right now, in a few words."""
+    if progress is None:
+        return "Starting the agent and its worker…"
+    if progress.phase == "warming":
+        return f"Warming up {name}…"
+    return f"Loading {name}… {progress.fraction:.0%}"
 
 
 def describe_issues(agent: AgentSnapshot) -> str:
@@ -118,6 +132,8 @@ def ask(address: Address, question: str) -> None:
         if variant in ("ContentToken", "UndeterminableToken"):
             tokens += 1
             console.out(value, end="", highlight=False)
+        elif variant not in ("Done", "ReasoningToken", "ToolCallToken"):
+            raise StartError(f"the first question failed: {variant}: {value}")
     elapsed_s = time.monotonic() - started
     console.print(f"\n[dim]{tokens} tokens in {elapsed_s:.1f} s[/]\n")
 
@@ -138,7 +154,11 @@ def stream_answer(address: Address, question: str) -> Iterator[dict[str, Any]]:
             json.dumps(body),
             {"content-type": "application/json"},
         )
-        for line in connection.getresponse():
+        response = connection.getresponse()
+        if response.status != HTTPStatus.OK:
+            reason = response.read().decode(errors="replace")
+            raise StartError(f"the first question failed with status {response.status}: {reason}")
+        for line in response:
             yield json.loads(line)
 
 

@@ -1,11 +1,12 @@
 """The command line: what each flag means, and how a run that cannot be ends."""
 
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,16 @@ from paddler import __version__
 from paddler.cli import agent_config, balancer_config, build_parser, main
 from paddler.config import Address, AgentConfig, BalancerConfig, Buffering, Statsd
 from paddler.errors import ConfigError, StartError
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging() -> Iterator[None]:
+    """Undo what a role sets up for its process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def balancer(*flags: str) -> BalancerConfig:
@@ -142,7 +153,7 @@ def test_a_name_is_resolved_and_its_text_kept() -> None:
         (["balancer", "--max-buffered-requests", "many"], "--max-buffered-requests"),
         (["balancer", "--max-buffered-requests", "2147483648"], "--max-buffered-requests"),
         (["balancer", "--buffered-request-timeout", "soon"], "--buffered-request-timeout"),
-        (["balancer", "--max-body-bytes", "1000"], "at least 1024"),
+        (["balancer", "--max-body-bytes", "1000"], "expected 1024 to"),
         (["balancer", "--state-database", "file://state.json"], "must be absolute"),
         (["balancer", "--statsd-reporting-interval", "0"], "at least 1 ms"),
         (["agent", "--slots", "0"], "--slots"),

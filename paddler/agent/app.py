@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import uvloop
 
@@ -17,6 +17,7 @@ from paddler.agent.supervisor import Supervisor
 from paddler.config import AgentConfig
 from paddler.ids import new_id
 from paddler.messages import link as wire
+from paddler.messages.worker import Progress
 from paddler.signals import StopSignals
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,16 @@ async def serve_until_stopped(config: AgentConfig) -> None:
 
 
 class Agent:
-    """Everything in one agent process, and the wiring between link, worker and reconciler."""
+    """Everything in one agent process, and the wiring between link, worker and reconciler.
+
+    ``progress`` of the newest load and the hook ``on_progress`` are for who embeds it.
+    """
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
         self._is_stopping = False
+        self.progress: Progress | None = None
+        self.on_progress: Callable[[], object] = lambda: None
         self._board = StatusBoard(config.slots)
         self._jobs = Jobs()
         self._supervisor = Supervisor(self)
@@ -117,6 +123,11 @@ class Agent:
     def on_worker_data(self, data: bytes, finished: tuple[int, ...]) -> None:
         """Pass tokens on."""
         self._jobs.on_worker_data(data, finished)
+
+    def on_worker_progress(self, progress: Progress) -> None:
+        """Remember it for who shows it."""
+        self.progress = progress
+        self.on_progress()
 
     def on_worker_gone(self, reason: str) -> None:
         """Report no slots before anything is handed back, so that it is placed elsewhere."""

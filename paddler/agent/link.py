@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import msgspec
 
 from paddler import __version__
-from paddler.config import Address
+from paddler.config import Address, split_address
 from paddler.errors import PaddlerError, RemoteProtocolError
 from paddler.messages import link as wire
 from paddler.messages.agents import AgentStatus
@@ -22,7 +22,7 @@ CONNECT_TIMEOUT_S: Final = 10.0
 FIRST_RETRY_S: Final = 0.2
 MAX_RETRY_S: Final = 3.0
 LINK_SETTINGS: Final = WebSocketSettings(
-    max_message_bytes=128 * 1024 * 1024, max_unsent_bytes=64 * 1024 * 1024
+    max_message_bytes=wire.MAX_MESSAGE_BYTES, max_unsent_bytes=wire.MAX_MESSAGE_BYTES
 )
 CLOSE_GOING_AWAY: Final = 1001
 
@@ -115,9 +115,11 @@ class Link:
             await self._connection.wait_closed()
 
     async def _connect(self) -> "LinkConnection":
+        # The name is looked up anew each time: the balancer may come back elsewhere.
+        host, port = split_address(self._address.text)
         await connect_websocket(
-            self._address.host,
-            self._address.port,
+            host,
+            port,
             self._path,
             self._greet,
             connect_timeout_s=CONNECT_TIMEOUT_S,
@@ -161,7 +163,7 @@ class LinkConnection:
         """Take a control message."""
         try:
             message = wire.decode_from_balancer(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RemoteProtocolError(f"control message: {error}", close_code=1007) from error
         match message:
             case wire.Welcome():

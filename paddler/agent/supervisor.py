@@ -15,6 +15,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from paddler.agent.pipe import WorkerPipe
@@ -51,25 +53,45 @@ class WorkerListener(Protocol):
     def on_worker_data(self, data: bytes, finished: tuple[int, ...]) -> None:
         """A data message for the link, and the streams that end in it."""
 
+    def on_worker_progress(self, progress: wire.Progress) -> None:
+        """How far a worker is with loading."""
+
     def on_worker_gone(self, reason: str) -> None:
         """A running worker ended by itself."""
+
+
+OnWorkerPacket = Callable[["Worker", PacketKind, bytes, tuple[int, ...]], None]
 
 
 class Worker:
     """One worker process and the pipe to it."""
 
-    __slots__ = ("epoch", "is_running", "lost", "pinged_at", "pipe", "process", "ready", "table")
+    __slots__ = (
+        "confirmed_epoch",
+        "epoch",
+        "is_running",
+        "lost",
+        "pinged_at",
+        "pipe",
+        "process",
+        "ready",
+        "table",
+    )
 
-    def __init__(self, table: SharedSlotTable, pipe: WorkerPipe) -> None:
+    def __init__(self, table: SharedSlotTable, on_packet: OnWorkerPacket) -> None:
         loop = asyncio.get_running_loop()
         self.table = table
-        self.pipe = pipe
+        self.pipe = WorkerPipe(partial(on_packet, self), self._on_lost)
         self.process: asyncio.subprocess.Process | None = None
         self.ready: asyncio.Future[wire.Ready | wire.LoadFailed] = loop.create_future()
         self.lost = asyncio.Event()
         self.is_running = False
         self.pinged_at: float | None = None  # of a ping that has no answer yet
         self.epoch = 0  # data is stale until the worker has confirmed the newest reset
+        self.confirmed_epoch = 0
+
+    def _on_lost(self) -> None:
+        self.lost.set()
 
     def kill(self) -> None:
         """End the process at once."""
@@ -89,7 +111,7 @@ class Supervisor:
         self._listener = listener
         self._stalled_after_s = stalled_after_s
         self._worker: Worker | None = None
-        self._confirmed_epoch = 0
+        self._is_held = False
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -109,7 +131,10 @@ class Supervisor:
         Cancelling ends the worker. There must be none before.
         """
         assert self._worker is None, "stop the old worker first"
-        worker = await self._spawn(load.slots)
+        try:
+            worker = await self._spawn(load.slots)
+        except OSError as error:
+            raise WorkerGone(f"cannot start a worker: {error.strerror}") from error
         self._worker = worker
         try:
             worker.pipe.send(wire.encode_packet(PacketKind.CONTROL, wire.encode(load)))
@@ -128,7 +153,6 @@ class Supervisor:
             await self._end(worker)
             raise
         worker.is_running = True
-        self._confirmed_epoch = 0
         self._watch = asyncio.create_task(self._watch_worker(worker), name="watch worker")
         return answer
 
@@ -144,8 +168,10 @@ class Supervisor:
             self.send(wire.encode(wire.Reset(self._worker.epoch)))
 
     def hold(self, is_held: bool) -> None:
-        """Stop or go on taking data from the worker."""
+        """Stop or go on taking data from the worker, this one and the next."""
+        self._is_held = is_held
         if self._worker is not None:
+            self._worker.pinged_at = None  # its answer may be what is held
             self._worker.pipe.hold(is_held)
 
     async def stop(self) -> None:
@@ -166,11 +192,12 @@ class Supervisor:
             on_failure.callback(ours.close)
             table = SharedSlotTable(slots_fd, slots)
             on_failure.callback(table.close)
-            worker = Worker(table, WorkerPipe(self._on_packet, self._on_pipe_lost))
+            worker = Worker(table, self._on_packet)
             ours.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.create_unix_connection(lambda: worker.pipe, sock=ours)
             on_failure.callback(worker.pipe.close)
+            worker.pipe.hold(self._is_held)
             worker.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-P", "-m", "paddler.agent.worker.main"),
@@ -185,12 +212,11 @@ class Supervisor:
         log.info("worker %d started", worker.process.pid)
         return worker
 
-    def _on_packet(self, kind: PacketKind, body: bytes, finished: tuple[int, ...]) -> None:
-        worker = self._worker
-        if worker is None:
-            return
+    def _on_packet(
+        self, worker: Worker, kind: PacketKind, body: bytes, finished: tuple[int, ...]
+    ) -> None:
         if kind is PacketKind.DATA:
-            if self._confirmed_epoch == worker.epoch:
+            if worker.confirmed_epoch == worker.epoch:
                 self._listener.on_worker_data(body, finished)
             return
         message = wire.decode_from_worker(body)
@@ -199,34 +225,47 @@ class Supervisor:
                 if not worker.ready.done():
                     worker.ready.set_result(message)
             case wire.ResetDone():
-                self._confirmed_epoch = message.epoch
+                worker.confirmed_epoch = message.epoch
             case wire.Pong():
                 worker.pinged_at = None
             case wire.Progress():
-                log.debug("worker: %s %.0f %%", message.phase, message.fraction * 100)
-
-    def _on_pipe_lost(self) -> None:
-        if self._worker is not None:
-            self._worker.lost.set()
+                self._listener.on_worker_progress(message)
 
     async def _watch_worker(self, worker: Worker) -> None:
-        """Notice a worker that ends or stalls."""
-        while not worker.lost.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(worker.lost.wait(), STALL_CHECK_S)
-            if (reason := self._find_stall(worker)) is not None:
-                log.error("ending the worker, which is stuck: %s", reason)
-                worker.kill()
-                await worker.lost.wait()
-            elif worker.pinged_at is None:
-                worker.pinged_at = time.monotonic()
-                self.send(wire.encode(wire.Ping()))
+        """Notice a worker that ends or is stuck."""
+        assert worker.process is not None
+        ended = asyncio.ensure_future(worker.process.wait())
+        lost = asyncio.ensure_future(worker.lost.wait())
+        try:
+            while not lost.done():
+                await asyncio.wait(
+                    (ended, lost), timeout=STALL_CHECK_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                if ended.done():
+                    worker.pipe.hold(False)  # what it wrote last, and then the end
+                    await lost
+                elif not lost.done():
+                    self._check_stall(worker)
+        finally:
+            ended.cancel()
+            lost.cancel()
         reason = await self._reap(worker)
         log.error("the worker ended: %s", reason)
         worker.is_running = False
         self._watch = None
         await self._end(worker)
         self._listener.on_worker_gone(reason)
+
+    def _check_stall(self, worker: Worker) -> None:
+        """End a worker that is stuck; ask the others for a sign of life."""
+        if self._is_held:
+            return  # it may wait for us
+        if (reason := self._find_stall(worker)) is not None:
+            log.error("ending the worker, which is stuck: %s", reason)
+            worker.kill()
+        elif worker.pinged_at is None:
+            worker.pinged_at = time.monotonic()
+            self.send(wire.encode(wire.Ping()))
 
     def _find_stall(self, worker: Worker) -> str | None:
         """Why ``worker`` counts as stuck, whatever it is stuck in; ``None`` if it does not."""

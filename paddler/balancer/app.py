@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import resource
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -36,10 +37,15 @@ log = logging.getLogger(__name__)
 # A step of an agent may end hundreds of documents at once, tens of KiB each; token streams
 # have a smaller bound of their own.
 MAX_UNSENT_EMBEDDING_BYTES: Final = 64 * 1024 * 1024
+CLOSE_TIMEOUT_S: Final = 0.5
 
 
 def run(config: BalancerConfig) -> int:
     """Run a balancer until SIGTERM, SIGINT or SIGHUP; the process's exit code."""
+    # Every connection is a descriptor, and the usual soft limit is 1,024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_until_stopped(config))
     return 0
@@ -169,7 +175,12 @@ class Balancer:
 
     async def _close(self) -> None:
         self._dispatcher.stop()
-        await asyncio.gather(*(listener.stop(0) for listener in self._listeners))
+        try:
+            # Close frames go out at once; who does not answer them is not waited for.
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await asyncio.gather(*(listener.stop(0) for listener in self._listeners))
+        except TimeoutError:
+            log.info("some clients did not answer the end of their connection")
         self.state.close()
 
 

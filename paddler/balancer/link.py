@@ -225,15 +225,23 @@ class AgentLink:
         outlet: Outlet,
         item_timeout_s: float,
     ) -> Stream:
-        """Hand a request to the agent. The lease is the stream's from here on."""
+        """Hand a request to the agent. The lease is the stream's from here on.
+
+        ``RecursionError``: the request is nested too deeply to be sent on.
+        """
         stream_id = self._last_stream_id = self._last_stream_id % (2**32 - 1) + 1
-        stream = Stream(self, stream_id, lease, outlet, item_timeout_s)
+        try:
+            message = wire.encode(wire.StartStream(stream_id=stream_id, job=job, sampling=sampling))
+            stream = Stream(self, stream_id, lease, outlet, item_timeout_s)
+        except BaseException:
+            lease.release()
+            raise
         self._streams[stream_id] = stream
         self._relay.open(stream.sink)
         if self._is_lost:
             stream.end(Lost(f"{stream.agent.label}: connection closed"))
         else:
-            self.send(wire.StartStream(stream_id=stream_id, job=job, sampling=sampling))
+            self._socket.send_text(message)
         return stream
 
     def on_data(self, message: memoryview) -> None:

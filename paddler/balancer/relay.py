@@ -49,16 +49,25 @@ class Dispatcher:
         Cancelling it means that the client is gone: the agent is told to stop, and the
         slot is free once it has confirmed, which nobody waits for here.
         """
+        ticket = self._waitline.take_ticket()
         failovers = 0
+        lost: Lost | None = None
         while True:
-            lease = await self._waitline.wait_slot(goes_first=failovers > 0)
+            lease = await self._waitline.wait_slot(ticket)
             if isinstance(lease, Refusal):
+                if lost is not None and lease is not Refusal.STOPPING:
+                    return Failure(502, lost.reason)  # no other agent took over
                 return REFUSALS[lease]
             if self._item_timeout_s <= 0:
                 lease.release()
                 return item_timeout(self._item_timeout_s)
             link = lease.agent.link
-            stream = link.start(lease, job, sampling or Sampling(), outlet, self._item_timeout_s)
+            try:
+                stream = link.start(
+                    lease, job, sampling or Sampling(), outlet, self._item_timeout_s
+                )
+            except RecursionError:
+                return Failure(400, "the request is nested too deeply")
             sink = stream.sink  # a stopped stream has another
             try:
                 ending = await stream.ended
@@ -70,6 +79,7 @@ class Dispatcher:
             was_heard = stream.was_heard or sink.tokens > 0
             if not may_fail_over(was_heard=was_heard, failovers=failovers):
                 return Failure(502, ending.reason)
+            lost = ending
             failovers += 1
 
     def stop(self) -> None:

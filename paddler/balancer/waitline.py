@@ -1,11 +1,10 @@
 """The bounded line of requests that wait for a slot: first come, first served.
 
 A newcomer never overtakes: while anybody waits, it goes to the end of the line. A request
-whose agent was lost before its first token returns to the front, since it came first.
+whose agent was lost before its first token returns to where its arrival puts it.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Generic, TypeAlias
@@ -22,6 +21,17 @@ class Refusal(Enum):
     STOPPING = "stopping"
 
 
+class Ticket:
+    """When a request arrived, and how long it may still wait, over all its waits."""
+
+    __slots__ = ("number", "patience_s", "was_served")
+
+    def __init__(self, number: int, patience_s: float) -> None:
+        self.number = number
+        self.patience_s = patience_s
+        self.was_served = False
+
+
 Place: TypeAlias = asyncio.Future[Lease[LinkT] | Refusal]
 
 
@@ -35,7 +45,8 @@ class Waitline(Generic[LinkT]):
         self._pool = pool
         self._limit = limit
         self._timeout_s = timeout_s
-        self._places: deque[Place[LinkT]] = deque()
+        self._places: dict[Ticket, Place[LinkT]] = {}
+        self._tickets = 0
         self._is_serving = False
         self._is_stopped = False
         self._watchers: list[Callable[[], None]] = []
@@ -50,66 +61,71 @@ class Waitline(Generic[LinkT]):
         """Call ``callback`` after every change of :attr:`waiting`."""
         self._watchers.append(callback)
 
-    async def wait_slot(self, *, goes_first: bool = False) -> Lease[LinkT] | Refusal:
+    def take_ticket(self) -> "Ticket":
+        """A place in the order of arrival; one for the whole life of a request."""
+        self._tickets += 1
+        return Ticket(self._tickets, self._timeout_s)
+
+    async def wait_slot(self, ticket: "Ticket") -> Lease[LinkT] | Refusal:
         """A slot, at once or after a wait, or why there is none.
 
-        ``goes_first``: a request that had a slot and lost it. Cancelling gives the place
-        back, and the slot too if it was handed over in the same moment.
+        Cancelling gives the place back, and the slot too if it was handed over in the same
+        moment.
         """
         if self._is_stopped:
             return Refusal.STOPPING
-        if (goes_first or not self._places) and (lease := self._pool.claim()) is not None:
+        ahead = sum(other.number < ticket.number for other in self._places)
+        if ahead == 0 and (lease := self._pool.claim()) is not None:
+            ticket.was_served = True
             return lease
-        # Whoever lost a slot is let back in over the limit, unless nobody may wait at all.
-        waiting = 0 if goes_first else len(self._places)
+        # Who lost a slot is let back in over the limit, unless nobody may wait at all.
+        waiting = 0 if ticket.was_served else len(self._places)
         if admit(waiting=waiting, limit=self._limit) is Admission.REFUSE:
             return Refusal.LINE_FULL
-        return await self._wait_in_line(goes_first=goes_first)
+        return await self._wait_in_line(ticket)
 
     def stop(self) -> None:
         """Send everybody away, now and from now on."""
         self._is_stopped = True
-        while self._places:
-            self._answer(self._places.popleft(), Refusal.STOPPING)
+        for place in self._places.values():
+            self._answer(place, Refusal.STOPPING)
+        self._places.clear()
         self._changed()
 
-    async def _wait_in_line(self, *, goes_first: bool) -> Lease[LinkT] | Refusal:
+    async def _wait_in_line(self, ticket: "Ticket") -> Lease[LinkT] | Refusal:
         loop = asyncio.get_running_loop()
         place: Place[LinkT] = loop.create_future()
-        if goes_first:
-            self._places.appendleft(place)
-        else:
-            self._places.append(place)
+        self._places[ticket] = place
         self._changed()
-        timer = loop.call_later(self._timeout_s, self._answer, place, Refusal.WAITED_TOO_LONG)
+        entered_at = loop.time()
+        timer = loop.call_later(ticket.patience_s, self._answer, place, Refusal.WAITED_TOO_LONG)
         try:
             return await place
         except asyncio.CancelledError:
-            if (
-                place.done()
-                and not place.cancelled()
-                and isinstance(lease := place.result(), Lease)
-            ):
-                lease.release()
+            answer = place.result() if place.done() and not place.cancelled() else None
+            if isinstance(answer, Lease):
+                answer.release()
             raise
         finally:
             timer.cancel()
-            if place in self._places:
-                self._places.remove(place)
+            ticket.patience_s -= loop.time() - entered_at
+            if self._places.pop(ticket, None) is not None:
                 self._changed()
 
     def _serve(self) -> None:
-        """Hand free slots out, front first. A claim changes the pool, which calls this again."""
+        """Hand free slots out, oldest first. A claim changes the pool, which calls this again."""
         if self._is_serving:
             return
         self._is_serving = True
         try:
             served = False
             while self._places:
-                if self._places[0].done():  # timed out or cancelled, not yet gone
-                    self._places.popleft()
+                ticket = min(self._places, key=lambda ticket: ticket.number)
+                if self._places[ticket].done():  # timed out or cancelled, not yet gone
+                    del self._places[ticket]
                 elif (lease := self._pool.claim()) is not None:
-                    self._answer(self._places.popleft(), lease)
+                    ticket.was_served = True
+                    self._answer(self._places.pop(ticket), lease)
                 else:
                     break
                 served = True

@@ -277,8 +277,6 @@ class GeneratedTokenResult(Struct, frozen=True, kw_only=True, omit_defaults=True
     unrecognized_tool_call_format: UnrecognizedToolCall | UnsetType = UNSET
 
 
-Milliseconds = Annotated[int, Meta(ge=0)]
-
 decode_raw_prompt = msgspec.json.Decoder(ContinueFromRawPrompt).decode
 decode_conversation = msgspec.json.Decoder(ContinueFromConversationHistory).decode
 decode_embedding_batch = msgspec.json.Decoder(GenerateEmbeddingBatch).decode

@@ -30,6 +30,8 @@ from paddler.messages.state import ApplicableState
 
 PROTOCOL_VERSION: Final = 1
 MAX_NAME_CHARACTERS: Final = 200
+MAX_MESSAGE_BYTES: Final = 128 * 1024 * 1024
+"""Of one message on the link, either way, and of one packet on the worker's pipe."""
 
 FRAME_HEADER: Final = struct.Struct("<IBBHI")
 FRAME_FINAL: Final = 0x01
@@ -107,7 +109,7 @@ class StatusReport(Wire, frozen=True, tag="status"):
 
 
 class Goodbye(Wire, frozen=True, tag="goodbye"):
-    """The agent stops on purpose; nothing new may be sent to it."""
+    """The agent stops on purpose; it has reported no slots before."""
 
 
 FromAgent = Hello | StatusReport | Goodbye

@@ -31,6 +31,7 @@ class ChatMessage(Struct, frozen=True):
 
     role: str
     content: str | list[TextPart | ImagePart] | None = None
+    tool_calls: list[Any] | None = None  # known, not served yet
 
 
 class StreamOptions(Struct, frozen=True):
@@ -62,6 +63,8 @@ class ChatCompletionRequest(Struct, frozen=True, kw_only=True):
     logit_bias: dict[str, float] | None = None
     response_format: dict[str, Any] | None = None
     tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    top_logprobs: int | None = None
 
 
 # --- chat completions: answer ------------------------------------------------------------------

@@ -16,11 +16,11 @@ import msgspec
 
 from paddler.messages._base import Wire
 from paddler.messages.agents import AgentIssue
-from paddler.messages.link import StartStream, StopStream
+from paddler.messages.link import MAX_MESSAGE_BYTES, StartStream, StopStream
 from paddler.messages.state import InferenceParameters
 
 PACKET_HEADER: Final = struct.Struct("<IBBH")
-MAX_PACKET_BYTES: Final = 128 * 1024 * 1024
+MAX_PACKET_BYTES: Final = MAX_MESSAGE_BYTES
 
 
 class PacketKind(IntEnum):

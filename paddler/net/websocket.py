@@ -236,6 +236,8 @@ class WebSocketConnection(asyncio.BufferedProtocol):
 
     def _on_event(self, event: WebSocketEvent) -> None:
         match event:
+            case Binary() | Text() if self._stage is not _Stage.OPEN:
+                pass  # it crossed our close frame, and can have no answer
             case Binary(data):
                 self._handler.on_binary(data)
             case Text(data):

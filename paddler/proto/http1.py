@@ -48,6 +48,7 @@ from paddler.proto.events import (
 
 MAX_HEAD_BYTES: Final = 65_536  # as h11 and Node (64 KiB and 16 KiB): room for long cookies
 MAX_CHUNK_LINE_BYTES: Final = 4_096  # nobody sends chunk extensions; as nginx's buffer for one
+_USUAL_CHUNK_LINE_BYTES: Final = 18  # 16 digits and CRLF
 MAX_TRAILER_BYTES: Final = 8_192
 _NO_LIMIT: Final = sys.maxsize
 
@@ -285,8 +286,13 @@ class _Connection(ABC):
         return after
 
     def _read_chunk_size(self, view: memoryview, at: int, events: list[HttpEvent]) -> int | None:
-        window = bytes(view[at : at + MAX_CHUNK_LINE_BYTES + 2])
+        # A size without an extension, mostly: a client that sends single bytes as chunks
+        # shall not make us copy the longest line for each.
+        window = bytes(view[at : at + _USUAL_CHUNK_LINE_BYTES])
         end = window.find(b"\r\n")
+        if end < 0:
+            window = bytes(view[at : at + MAX_CHUNK_LINE_BYTES + 2])
+            end = window.find(b"\r\n")
         if end < 0:
             if len(window) == MAX_CHUNK_LINE_BYTES + 2:
                 raise RemoteProtocolError(

@@ -23,6 +23,7 @@ class Listener:
     def __init__(self) -> None:
         self.data: list[bytes] = []
         self.finished: list[int] = []
+        self.progress: list[wire.Progress] = []
         self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.heard = asyncio.Event()
 
@@ -30,6 +31,9 @@ class Listener:
         self.data.append(data)
         self.finished += finished
         self.heard.set()
+
+    def on_worker_progress(self, progress: wire.Progress) -> None:
+        self.progress.append(progress)
 
     def on_worker_gone(self, reason: str) -> None:
         self.gone.set_result(reason)
@@ -116,6 +120,30 @@ def test_a_worker_that_is_stuck_without_a_request_is_ended(smollm2_path: Path) -
         assert await listener.gone == "worker killed by signal 9 (SIGKILL)"
 
     supervised(test, stalled_after_s=1.0)
+
+
+def test_a_held_worker_is_not_taken_for_a_stuck_one_and_its_death_is_noticed(
+    smollm2_path: Path,
+) -> None:
+    async def test(supervisor: Supervisor, listener: Listener) -> None:
+        await supervisor.start(load(smollm2_path))
+        supervisor.hold(True)
+        await asyncio.sleep(2.5)  # past the limit: time itself is what is tested
+        assert supervisor.is_running
+        assert supervisor.pid is not None
+        os.kill(supervisor.pid, signal.SIGKILL)
+        assert await listener.gone == "worker killed by signal 9 (SIGKILL)"
+
+    supervised(test, stalled_after_s=1.0)
+
+
+def test_loading_tells_how_far_it_is(smollm2_path: Path) -> None:
+    async def test(supervisor: Supervisor, listener: Listener) -> None:
+        await supervisor.start(load(smollm2_path))
+        assert {progress.phase for progress in listener.progress} == {"loading", "warming"}
+        assert listener.progress[-1].fraction == 1.0
+
+    supervised(test)
 
 
 def test_data_from_before_a_reset_is_dropped(smollm2_path: Path) -> None:

@@ -9,7 +9,13 @@ from paddler.balancer.pool import Agent, Pool
 from paddler.balancer.relay import Dispatcher, Outcome
 from paddler.balancer.waitline import Waitline
 from paddler.messages import link as wire
-from paddler.messages.inference import Failure
+from paddler.messages.inference import (
+    ContinueFromConversationHistory,
+    Failure,
+    Tool,
+    ToolFunction,
+    ToolParameters,
+)
 from paddler.messages.link import FRAME_FINAL, FrameKind, encode_data_frame
 from tests.balancer.test_link import DONE, JOB, Outlet, Socket
 from tests.balancer.test_pool import status
@@ -187,5 +193,48 @@ def test_stopping_ends_what_runs_and_what_waits() -> None:
         stage.dispatcher.stop()
         failure = Failure(503, "balancer is shutting down")
         assert [await running, await waiting] == [failure, failure]
+
+    play(test)
+
+
+def test_a_lost_agent_is_named_when_no_other_takes_over() -> None:
+    async def test(stage: Stage) -> None:
+        only = Player(stage.pool, "a", 1)
+        answer = await stage.ask()
+        only.die()
+        assert await answer == Failure(502, "Agent controller connection closed")
+
+    play(test, limit=0)
+
+
+def test_a_result_that_was_heard_is_not_told_twice() -> None:
+    async def test(stage: Stage) -> None:
+        first = Player(stage.pool, "a", 1)
+        answer = await stage.ask()
+        Player(stage.pool, "b", 1)
+        first.say(first.started[0], FrameKind.EMBEDDING, b"{}")
+        first.die()
+        assert await answer == Failure(502, "Agent controller connection closed")
+
+    play(test)
+
+
+def test_a_request_that_cannot_be_sent_on_takes_no_slot() -> None:
+    async def test(stage: Stage) -> None:
+        Player(stage.pool, "a", 1)
+        nested: dict[str, Any] = {}
+        for _ in range(5_000):
+            nested = {"a": nested}
+        parameters = ToolParameters(type="object", properties=nested)
+        request = ContinueFromConversationHistory(
+            add_generation_prompt=True,
+            conversation_history=[],
+            enable_thinking=False,
+            max_tokens=1,
+            tools=[Tool(ToolFunction("f", "", parameters))],
+        )
+        outcome = await stage.dispatcher.run(wire.ConversationJob(request), stage.outlet)
+        assert outcome == Failure(400, "the request is nested too deeply")
+        assert stage.pool.slots_busy == 0
 
     play(test)

@@ -88,7 +88,7 @@ def test_three_gauges_are_sent_at_once_and_again(host: str) -> None:
                 join(pool, "a", 2)
                 assert pool.claim() is not None
                 assert pool.claim() is not None
-                waiting = asyncio.create_task(waitline.wait_slot())
+                waiting = asyncio.create_task(waitline.wait_slot(waitline.take_ticket()))
                 while await hear(udp) != [
                     b"paddler_.slots_processing:2|g",
                     b"paddler_.slots_total:2|g",

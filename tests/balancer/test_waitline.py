@@ -3,7 +3,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from paddler.balancer.pool import Agent, Lease, Pool
-from paddler.balancer.waitline import Refusal, Waitline
+from paddler.balancer.waitline import Refusal, Ticket, Waitline
 from paddler.messages.agents import AgentStatus
 from tests.balancer.test_pool import Link, join, status
 
@@ -20,13 +20,16 @@ class Line:
         self.agent = join(self.pool, "a", slots)
         self.waitline = Waitline(self.pool, limit=limit, timeout_s=timeout_s)
 
-    async def enter(self, *, goes_first: bool = False) -> asyncio.Task[Lease | Refusal]:
-        task = asyncio.create_task(self.waitline.wait_slot(goes_first=goes_first))
+    async def enter(self, ticket: Ticket | None = None) -> asyncio.Task[Lease | Refusal]:
+        task = asyncio.create_task(self.ask(ticket))
         await asyncio.sleep(0)
         return task
 
-    async def lease(self) -> Lease:
-        answer = await self.waitline.wait_slot()
+    async def ask(self, ticket: Ticket | None = None) -> Lease | Refusal:
+        return await self.waitline.wait_slot(ticket or self.waitline.take_ticket())
+
+    async def lease(self, ticket: Ticket | None = None) -> Lease:
+        answer = await self.ask(ticket)
         assert isinstance(answer, Lease)
         return answer
 
@@ -73,9 +76,11 @@ def test_a_newcomer_does_not_overtake() -> None:
 def test_who_lost_a_slot_goes_first_even_past_the_limit() -> None:
     async def test() -> None:
         line = Line(limit=1)
+        ticket = line.waitline.take_ticket()
+        (await line.lease(ticket)).release()
         lease = await line.lease()
         waiting = await line.enter()
-        returning = await line.enter(goes_first=True)
+        returning = await line.enter(ticket)
         lease.release()
         assert isinstance(await returning, Lease)
         assert not waiting.done()
@@ -89,7 +94,7 @@ def test_a_full_line_refuses() -> None:
         line = Line(limit=1)
         await line.lease()
         waiting = await line.enter()
-        assert await line.waitline.wait_slot() is Refusal.LINE_FULL
+        assert await line.ask() is Refusal.LINE_FULL
         waiting.cancel()
 
     run(test())
@@ -98,9 +103,10 @@ def test_a_full_line_refuses() -> None:
 def test_a_limit_of_zero_refuses_even_who_lost_a_slot() -> None:
     async def test() -> None:
         line = Line(limit=0)
-        await line.lease()
-        assert await line.waitline.wait_slot() is Refusal.LINE_FULL
-        assert await line.waitline.wait_slot(goes_first=True) is Refusal.LINE_FULL
+        ticket = line.waitline.take_ticket()
+        await line.lease(ticket)
+        assert await line.ask() is Refusal.LINE_FULL
+        assert await line.ask(ticket) is Refusal.LINE_FULL
 
     run(test())
 
@@ -109,7 +115,7 @@ def test_waiting_ends_at_the_timeout() -> None:
     async def test() -> None:
         line = Line(timeout_s=0.0)
         await line.lease()
-        assert await line.waitline.wait_slot() is Refusal.WAITED_TOO_LONG
+        assert await line.ask() is Refusal.WAITED_TOO_LONG
         assert line.waitline.waiting == 0
 
     run(test())
@@ -177,7 +183,7 @@ def test_stopping_sends_everybody_away_for_good() -> None:
         waiting = await line.enter()
         line.waitline.stop()
         assert await waiting is Refusal.STOPPING
-        assert await line.waitline.wait_slot() is Refusal.STOPPING
+        assert await line.ask() is Refusal.STOPPING
 
     run(test())
 
@@ -192,5 +198,38 @@ def test_watchers_see_the_count_change() -> None:
         lease.release()
         await waiting
         assert counts == [1, 0]
+
+    run(test())
+
+
+def test_those_who_lost_their_slots_return_in_the_order_they_came() -> None:
+    async def test() -> None:
+        line = Line(slots=3)
+        tickets = [line.waitline.take_ticket() for _ in range(3)]
+        leases = [await line.lease(ticket) for ticket in tickets]
+        line.pool.leave(line.agent)
+        returning = [await line.enter(ticket) for ticket in tickets]
+        newcomer = await line.enter()
+        other = line.pool.join("b", "b", status(1), Link())
+        for task in returning:
+            answer = await task
+            assert isinstance(answer, Lease)
+            assert answer.agent is other
+            answer.release()
+        assert isinstance(await newcomer, Lease)
+        assert len(leases) == 3
+
+    run(test())
+
+
+def test_patience_is_one_for_all_waits_of_a_request() -> None:
+    async def test() -> None:
+        line = Line(timeout_s=60.0)
+        ticket = line.waitline.take_ticket()
+        lease = await line.lease()
+        waiting = await line.enter(ticket)
+        lease.release()
+        await waiting
+        assert ticket.patience_s < 60.0
 
     run(test())

@@ -70,8 +70,6 @@ def test_eight_streams_split_evenly_and_survive_one_agents_death(
         answers = [Answer(fleet.inference, raw_prompt(f"Tale {n}:", 300)) for n in range(8)]
         owners = [answer.first()["Response"]["generated_by"] for answer in answers]
         assert sorted(owners) == ["doomed"] * 4 + ["steady"] * 4
-        # A frozen worker answers nothing: these requests have no token when their agent dies.
-        # Two of the survivors' slots are free by then, so that they are taken over at once.
         for answer, owner in zip(answers, owners, strict=True):
             if owner == "steady":
                 answer.cut()

@@ -236,16 +236,17 @@ def test_a_stopping_balancer_ends_what_runs_by_name_and_closes(
             fleet.balancer.signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed) as closed:
                 receive(idle)
+            send(busy, "late", raw_prompt("Once upon a time", LONG))
             assert closed.value.rcvd is not None
             assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (
                 1001,
                 "Server shutting down",
             )
-            last = collect(busy, "x")["x"][-1]
-            assert last["Error"]["error"] == {
-                "code": 503,
-                "description": "balancer is shutting down",
-            }
+            for messages in collect(busy, "x", "late").values():
+                assert messages[-1]["Error"]["error"] == {
+                    "code": 503,
+                    "description": "balancer is shutting down",
+                }
             with pytest.raises(ConnectionClosed) as closed:
                 receive(busy)
             assert closed.value.rcvd is not None

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 # What waits for an agent is bounded by its slots times the largest request; an agent that
 # is gone is noticed by its silence, not by what a large request leaves unsent for a moment.
 LINK_SETTINGS: Final = WebSocketSettings(
-    max_message_bytes=64 * 1024 * 1024, max_unsent_bytes=64 * 1024 * 1024 * 1024
+    max_message_bytes=wire.MAX_MESSAGE_BYTES, max_unsent_bytes=1024 * wire.MAX_MESSAGE_BYTES
 )
 AGENT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -40,6 +40,9 @@ class AgentsService:
 
     async def connect(self, exchange: Exchange) -> None:
         """``GET /api/v1/agent_socket/{agent_id}``: a WebSocket that speaks the link protocol."""
+        if "origin" in exchange.request.headers:
+            # Only browsers send it, for any page that is open in them; no agent is a page.
+            raise ClientError("agents are no web pages", status=403, code="origin")
         agent_id = exchange.request.params["agent_id"]
         if not AGENT_ID.fullmatch(agent_id):
             raise ClientError(f"agent id {agent_id!r}: expected up to 64 of A-Z a-z 0-9 _ -")
@@ -70,7 +73,7 @@ class AgentSocket:
         """Take a control message."""
         try:
             message = wire.decode_from_agent(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RemoteProtocolError(f"control message: {error}", close_code=1007) from error
         match message:
             case wire.Hello():

@@ -154,7 +154,9 @@ class InferenceSocket:
         else:
             assert isinstance(raw_prompt, ContinueFromRawPrompt)
             job = RawPromptJob(raw_prompt)
-        if self._state.is_embedding:
+        if self._is_draining:
+            self._fail(request.id, Failure(503, "balancer is shutting down"))
+        elif self._state.is_embedding:
             disabled = encode(GeneratedTokenResult(token_generation_disabled=TOKENS_DISABLED))
             self._connection.send_text(result_message(disabled, None, request.id))
         elif request.id in self._running:

@@ -27,6 +27,7 @@ from paddler.messages.inference import (
 from paddler.messages.link import ConversationJob, Finished, Sampling
 from paddler.net.connection import Exchange
 from paddler.net.http import Response, Router, json
+from paddler.proto import sse
 
 DEFAULT_MAX_TOKENS: Final = 2000
 RETRY_AFTER_S: Final = 1
@@ -113,7 +114,7 @@ class AnswerHead(msgspec.Struct, frozen=True):
         finish_reason: api.FinishReason | None = None,
     ) -> bytes:
         """One event with one choice."""
-        return encode_event(
+        return sse.encode_event(
             encode(
                 api.ChatChunk(
                     id=self.id,
@@ -124,11 +125,6 @@ class AnswerHead(msgspec.Struct, frozen=True):
                 )
             )
         )
-
-
-def encode_event(document: bytes) -> bytes:
-    """One server-sent event around a JSON document, which has no line breaks."""
-    return b"data: %b\n\n" % document
 
 
 class CollectedAnswer:
@@ -206,8 +202,8 @@ class StreamedAnswer(StreamingOutlet):
         if isinstance(outcome, Completed):
             self._finish(outcome.finished)
         else:
-            self._exchange.write(encode_event(error_response(outcome).body))
-        self._exchange.write(b"data: [DONE]\n\n")
+            self._exchange.write(sse.encode_event(error_response(outcome).body))
+        self._exchange.write(sse.DONE)
         self._exchange.finish()
         return None
 
@@ -228,7 +224,7 @@ class StreamedAnswer(StreamingOutlet):
                 choices=[],
                 usage=usage_of(finished.usage),
             )
-            self._exchange.write(encode_event(encode(usage)))
+            self._exchange.write(sse.encode_event(encode(usage)))
 
 
 def conversation_of(request: api.ChatCompletionRequest) -> ContinueFromConversationHistory:
@@ -288,6 +284,9 @@ def refuse_unserved(request: api.ChatCompletionRequest) -> None:
         "logit_bias": bool(request.logit_bias),
         "response_format": (request.response_format or {}).get("type", "text") != "text",
         "tools": bool(request.tools),
+        "tool_choice": request.tool_choice not in (None, "none", "auto"),
+        "top_logprobs": bool(request.top_logprobs),
+        "messages[].tool_calls": any(message.tool_calls for message in request.messages),
     }
     for name, is_asked in asked.items():
         if is_asked:
@@ -316,5 +315,7 @@ def error_response(outcome: Concluded | Failure) -> Response:
         return render_error(outcome.code, "failed", outcome.description)
     ((variant, detail),) = msgspec.json.decode(outcome.payload, type=dict[str, object]).items()
     message = detail if isinstance(detail, str) else encode(detail).decode()
+    if variant == "TokenGenerationDisabled":
+        return render_error(501, variant, message)
     is_mistake = outcome.is_refusal or variant in CALLER_MISTAKES
     return render_error(400 if is_mistake else 500, variant, message)

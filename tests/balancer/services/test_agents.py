@@ -128,3 +128,16 @@ def test_the_socket_is_a_websocket_only() -> None:
         assert b"speaks WebSocket only" in answer.body
 
     on_balancer(test)
+
+
+def test_a_web_page_cannot_join_as_an_agent() -> None:
+    async def test(running: Running) -> None:
+        upgrade = (
+            "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\norigin: https://any.example\r\n"
+        )
+        answer = await running.get(running.management, "/api/v1/agent_socket/x", upgrade)
+        assert answer.status == 403
+        assert (await running.get(running.management, "/api/v1/agents")).body == b'{"agents":[]}'
+
+    on_balancer(test)
