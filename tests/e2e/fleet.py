@@ -219,9 +219,14 @@ def conversation(text: str, max_tokens: int) -> dict[str, Any]:
     }
 
 
+# Printable text without an end: the model may not stop before the limit, and every token
+# is whole characters, so that tokens can be counted.
+ENDLESS = {"type": "gbnf", "grammar": r"root ::= [ -~\n] root", "root": "root"}
+
+
 def raw_prompt(text: str, max_tokens: int) -> dict[str, Any]:
-    """A native raw prompt request."""
-    return {"raw_prompt": text, "max_tokens": max_tokens}
+    """A native raw prompt request whose answer has exactly ``max_tokens`` tokens."""
+    return {"raw_prompt": text, "max_tokens": max_tokens, "grammar": ENDLESS}
 
 
 class Answer:

@@ -62,7 +62,8 @@ def test_the_wire_of_an_answer_is_to_the_letter(fleet: Fleet) -> None:
     token, done = re.findall(rb"\r\n(\{.*?\}\n)\r\n", b"\r\n" + chunks)
     identity = rb'\{"Response":\{"generated_by":"agent-1","request_id":"[A-Za-z0-9_-]{21}",'
     assert re.fullmatch(
-        identity + rb'"response":\{"GeneratedToken":\{"UndeterminableToken":"[^"]*"\}\}\}\}\n',
+        identity
+        + rb'"response":\{"GeneratedToken":\{"UndeterminableToken":"(?:[^"\\]|\\.)+"\}\}\}\}\n',
         token,
     )
     assert re.fullmatch(
