@@ -81,17 +81,14 @@ class Worker:
     def __init__(self, table: SharedSlotTable, on_packet: OnWorkerPacket) -> None:
         loop = asyncio.get_running_loop()
         self.table = table
-        self.pipe = WorkerPipe(partial(on_packet, self), self._on_lost)
+        self.lost = asyncio.Event()
+        self.pipe = WorkerPipe(partial(on_packet, self), self.lost.set)
         self.process: asyncio.subprocess.Process | None = None
         self.ready: asyncio.Future[wire.Ready | wire.LoadFailed] = loop.create_future()
-        self.lost = asyncio.Event()
         self.is_running = False
         self.pinged_at: float | None = None  # of a ping that has no answer yet
         self.epoch = 0  # data is stale until the worker has confirmed the newest reset
         self.confirmed_epoch = 0
-
-    def _on_lost(self) -> None:
-        self.lost.set()
 
     def kill(self) -> None:
         """End the process at once."""

@@ -96,10 +96,6 @@ class Pool(Generic[LinkT]):
         self._slots.set_limit(agent.row, status.slots_total)
         self._changed()
 
-    def find(self, agent_id: str) -> Agent[LinkT] | None:
-        """The agent with this id."""
-        return self._by_id.get(agent_id)
-
     @property
     def agents(self) -> list[Agent[LinkT]]:
         """All agents, by name, then id; unnamed ones last."""

@@ -123,7 +123,7 @@ def test_watchers_hear_of_every_change_and_of_nothing_else(pool: Pool) -> None:
     pool.leave(agent)
     pool.update(agent, status(2))
     assert changes() == 4
-    assert pool.find("id-a") is None
+    assert [agent.id for agent in pool.agents] == []
 
 
 def test_labels_name_agents_plainly(pool: Pool) -> None:
