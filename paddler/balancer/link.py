@@ -21,7 +21,14 @@ from paddler.balancer import pool
 from paddler.errors import RemoteProtocolError
 from paddler.messages import link as wire
 from paddler.messages.inference import Failure
-from paddler.messages.link import FRAME_FINAL, FRAME_REFUSED, Finished, FrameKind, Sampling
+from paddler.messages.link import (
+    FRAME_FINAL,
+    FRAME_REFUSED,
+    Delivery,
+    Finished,
+    FrameKind,
+    Sampling,
+)
 from paddler.messages.state import ApplicableState
 
 log = logging.getLogger(__name__)
@@ -49,8 +56,12 @@ class Outlet(Protocol):
         """The encoding of this answer's tokens. Called again if another agent takes over."""
         ...
 
-    def on_result(self, payload: bytes, agent: Agent) -> None:
-        """Take a result (JSON) that does not end the answer."""
+    def on_result(self, kind: FrameKind, payload: bytes, agent: Agent) -> None:
+        """Take a result (JSON) that does not end the answer; ``kind`` tells what it is.
+
+        Only what the request's delivery and sampling ask for comes, beside ``RESULT`` and
+        ``EMBEDDING``. Raises ``msgspec.DecodeError`` where the agent sent rubbish.
+        """
 
     def on_overrun(self) -> None:
         """The client reads too slowly and past the bound: cut it off."""
@@ -166,9 +177,15 @@ class Stream:
             self.stop(Failure(499, "the client reads too slowly"))
             return
         match FrameKind(kind):
-            case FrameKind.RESULT | FrameKind.EMBEDDING:
+            case (
+                FrameKind.RESULT
+                | FrameKind.EMBEDDING
+                | FrameKind.CALL
+                | FrameKind.SCORED
+                | FrameKind.EMBEDDING_USAGE
+            ) as result:
                 self.was_heard = True
-                self._outlet.on_result(payload, self.agent)
+                self._outlet.on_result(result, payload, self.agent)
             case FrameKind.FAILED | FrameKind.EMBEDDING_END:
                 msgspec.json.decode(payload)  # it goes out as it is: rubbish must not
                 self._settle(Concluded(payload, self.agent, bool(flags & FRAME_REFUSED)))
@@ -222,6 +239,7 @@ class AgentLink:
         lease: Lease,
         job: wire.Job,
         sampling: Sampling,
+        delivery: Delivery,
         outlet: Outlet,
         item_timeout_s: float,
     ) -> Stream:
@@ -231,7 +249,9 @@ class AgentLink:
         """
         stream_id = self._last_stream_id = self._last_stream_id % (2**32 - 1) + 1
         try:
-            message = wire.encode(wire.StartStream(stream_id=stream_id, job=job, sampling=sampling))
+            message = wire.encode(
+                wire.StartStream(stream_id=stream_id, job=job, sampling=sampling, delivery=delivery)
+            )
             stream = Stream(self, stream_id, lease, outlet, item_timeout_s)
         except BaseException:
             lease.release()

@@ -19,7 +19,7 @@ from paddler.balancer.link import (
 from paddler.balancer.policy import may_fail_over
 from paddler.balancer.waitline import Refusal, Waitline
 from paddler.messages.inference import Failure
-from paddler.messages.link import Job, Sampling
+from paddler.messages.link import Delivery, Job, Sampling
 
 REFUSALS: Final = {
     Refusal.LINE_FULL: Failure(503, "Buffered requests overflow"),
@@ -43,6 +43,7 @@ class Dispatcher:
         job: Job,
         outlet: Outlet,
         sampling: Sampling | None = None,
+        delivery: Delivery | None = None,
     ) -> Outcome:
         """Serve one request through ``outlet`` and tell how it ended.
 
@@ -64,7 +65,12 @@ class Dispatcher:
             link = lease.agent.link
             try:
                 stream = link.start(
-                    lease, job, sampling or Sampling(), outlet, self._item_timeout_s
+                    lease,
+                    job,
+                    sampling or Sampling(),
+                    delivery or Delivery(),
+                    outlet,
+                    self._item_timeout_s,
                 )
             except RecursionError:
                 return Failure(400, "the request is nested too deeply")

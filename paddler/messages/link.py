@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from paddler.messages._base import Wire
 from paddler.messages.agents import AgentStatus
+from paddler.messages.chat import Chat
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
     ContinueFromRawPrompt,
@@ -28,7 +29,7 @@ from paddler.messages.inference import (
 )
 from paddler.messages.state import ApplicableState
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MAX_NAME_CHARACTERS: Final = 200
 MAX_MESSAGE_BYTES: Final = 128 * 1024 * 1024
 """Of one message on the link, either way, and of one packet on the worker's pipe."""
@@ -58,6 +59,12 @@ class FrameKind(IntEnum):
     """An ``EmbeddingResult`` that does not end the stream."""
     EMBEDDING_END = 13
     """An ``EmbeddingResult`` that ends the stream."""
+    CALL = 14
+    """A :class:`CallDelta`, where ``Delivery.call_deltas`` asks for them."""
+    SCORED = 15
+    """A :class:`ScoredText` in place of token text, where ``Sampling.top_logprobs`` is set."""
+    EMBEDDING_USAGE = 16
+    """An :class:`EmbeddingUsage`: what all documents of the request cost."""
 
 
 def encode_data_frame(stream_id: int, kind: FrameKind, payload: bytes, flags: int = 0) -> bytes:
@@ -78,6 +85,58 @@ class Returned(msgspec.Struct, frozen=True):
     reason: str
 
 
+class CallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Payload of ``FrameKind.CALL``: a call begins (``name`` is set), or more of its arguments.
+
+    ``id`` is what the model itself called it, if it did. ``arguments`` is a piece of JSON text.
+    """
+
+    index: int
+    name: str | None = None
+    id: str | None = None
+    arguments: str = ""
+
+
+class ScoredToken(msgspec.Struct, frozen=True):
+    """A token and the natural logarithm of its probability."""
+
+    text: str
+    bytes: list[int]
+    logprob: float
+
+
+class TokenScore(msgspec.Struct, frozen=True):
+    """The token that was drawn, and the likeliest ones that might have been."""
+
+    token: ScoredToken
+    likeliest: list[ScoredToken]
+
+
+class ScoredText(msgspec.Struct, frozen=True):
+    """Payload of ``FrameKind.SCORED``: text of the answer's content, and its tokens."""
+
+    text: str
+    scores: list[TokenScore]
+
+
+class EmbeddingUsage(msgspec.Struct, frozen=True):
+    """Payload of ``FrameKind.EMBEDDING_USAGE``."""
+
+    prompt_tokens: int
+
+
+class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How one answer is told, where a service wants more than the plain text of it.
+
+    ``stop``: texts that end the answer's content, and are no part of it. ``call_deltas``:
+    tell tool calls while they are generated. ``max_calls``: end the answer before one more.
+    """
+
+    stop: tuple[str, ...] = ()
+    call_deltas: bool = False
+    max_calls: int | None = None
+
+
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Sampling values of one request; ``None`` takes the cluster's inference parameters."""
 
@@ -88,6 +147,8 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
+    logit_bias: dict[int, float] | None = None
+    top_logprobs: int | None = None
 
 
 # --- agent to balancer -------------------------------------------------------------------------
@@ -150,13 +211,20 @@ class ConversationJob(Wire, frozen=True, tag="conversation"):
     request: ContinueFromConversationHistory
 
 
+class ChatJob(Wire, frozen=True, tag="chat"):
+    """A conversation to continue, with all that OpenAI's API knows of."""
+
+    request: Chat
+
+
 class EmbeddingJob(Wire, frozen=True, tag="embedding"):
     """Documents to embed."""
 
     request: GenerateEmbeddingBatch
 
 
-Job = RawPromptJob | ConversationJob | EmbeddingJob
+TextJob = RawPromptJob | ConversationJob | ChatJob
+Job = TextJob | EmbeddingJob
 
 
 class StartStream(Wire, frozen=True, kw_only=True, tag="start"):
@@ -165,6 +233,7 @@ class StartStream(Wire, frozen=True, kw_only=True, tag="start"):
     stream_id: int
     job: Job
     sampling: Sampling = Sampling()
+    delivery: Delivery = Delivery()
 
 
 class StopStream(Wire, frozen=True, tag="stop"):
@@ -183,4 +252,7 @@ decode_from_balancer: Callable[[bytes | memoryview], FromBalancer] = msgspec.jso
 ).decode
 decode_finished = msgspec.json.Decoder(Finished).decode
 decode_returned = msgspec.json.Decoder(Returned).decode
+decode_call_delta = msgspec.json.Decoder(CallDelta).decode
+decode_scored_text = msgspec.json.Decoder(ScoredText).decode
+decode_embedding_usage = msgspec.json.Decoder(EmbeddingUsage).decode
 encode = msgspec.json.Encoder().encode

@@ -44,7 +44,7 @@ class Outlet:
     def open_sink(self, stream_id: int, agent: Agent, now: float) -> Sink:
         return Sink(stream_id, self.written.append, FRAMING_RAW, (b"<",), b">", now, 8)
 
-    def on_result(self, payload: bytes, agent: Agent) -> None:
+    def on_result(self, kind: FrameKind, payload: bytes, agent: Agent) -> None:
         self.results.append(payload)
 
     def on_overrun(self) -> None:
@@ -64,7 +64,9 @@ class Bench:
     def start(self, item_timeout_s: float = 60.0) -> Stream:
         lease = self.pool.claim()
         assert lease is not None
-        return self.link.start(lease, JOB, wire.Sampling(), self.outlet, item_timeout_s)
+        return self.link.start(
+            lease, JOB, wire.Sampling(), wire.Delivery(), self.outlet, item_timeout_s
+        )
 
     def hear(self, stream: Stream, kind: FrameKind, payload: bytes, flags: int = 0) -> None:
         frame = encode_data_frame(stream.stream_id, kind, payload, flags)
@@ -194,7 +196,7 @@ def test_a_lost_link_ends_every_stream() -> None:
         assert len(bench.link) == 0
         late = bench.pool.claim()
         assert late is not None
-        stream = bench.link.start(late, JOB, wire.Sampling(), bench.outlet, 60.0)
+        stream = bench.link.start(late, JOB, wire.Sampling(), wire.Delivery(), bench.outlet, 60.0)
         assert isinstance(stream.ended.result(), Lost)
 
     on_bench(test)

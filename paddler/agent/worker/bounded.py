@@ -34,7 +34,7 @@ from paddler.agent.worker.tool_calls.schemas import (
     invalid_schema_text,
 )
 from paddler.messages._base import Wire
-from paddler.messages.inference import Tool
+from paddler.messages.chat import Tool
 from paddler.messages.tools import ParsedToolCall
 
 # Processor time of one answer. A hundred times what a long conversation takes; all

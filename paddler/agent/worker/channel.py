@@ -48,6 +48,11 @@ class Channel:
             self._wait_for(select.POLLIN)
         return command
 
+    def wait(self, *, or_readable: int) -> None:
+        """Return once a command may have come, or this descriptor can be read."""
+        if not self._commands:
+            self._wait_for(select.POLLIN, or_readable)
+
     def receive_nowait(self) -> ToWorker | None:
         """The next command, if one has come."""
         if not self._commands:
@@ -74,9 +79,11 @@ class Channel:
             except (BrokenPipeError, ConnectionResetError) as error:
                 raise ParentLeft from error
 
-    def _wait_for(self, events: int) -> None:
+    def _wait_for(self, events: int, or_readable: int | None = None) -> None:
         poller = select.poll()
         poller.register(self._sock, events)
+        if or_readable is not None:
+            poller.register(or_readable, select.POLLIN)
         poller.poll()
 
     def _read(self) -> None:

@@ -30,7 +30,13 @@ from paddler.messages.inference import (
     OversizedDocument,
     RmsNormMethod,
 )
-from paddler.messages.link import EmbeddingJob, FrameKind, StartStream, StopStream
+from paddler.messages.link import (
+    EmbeddingJob,
+    EmbeddingUsage,
+    FrameKind,
+    StartStream,
+    StopStream,
+)
 from paddler.messages.state import PoolingType
 
 _log = logging.getLogger(__name__)
@@ -85,7 +91,7 @@ class Document(NamedTuple):
 class _Request:
     """One request at work: the documents that are left, and the vectors made so far."""
 
-    __slots__ = ("done", "left", "method", "produced", "slot", "stream_id")
+    __slots__ = ("done", "left", "method", "produced", "prompt_tokens", "slot", "stream_id")
 
     def __init__(
         self, stream_id: int, slot: int, method: NormalizationMethod, documents: list[Document]
@@ -94,6 +100,7 @@ class _Request:
         self.slot = slot
         self.method: NormalizationMethod = method
         self.left = deque(documents)
+        self.prompt_tokens = sum(len(document.tokens) for document in documents)
         self.done: dict[tuple[int, ...], bytes] = {}
         self.produced = 0
 
@@ -217,6 +224,8 @@ class EmbeddingStreams:
         self._outbox.finish(stream_id, FrameKind.EMBEDDING_END, payload)
 
     def _finish(self, request: _Request, payload: bytes) -> None:
+        usage = encode(EmbeddingUsage(request.prompt_tokens))
+        self._outbox.add(request.stream_id, FrameKind.EMBEDDING_USAGE, usage)
         self._outbox.finish(request.stream_id, FrameKind.EMBEDDING_END, payload)
         self._leave(request)
 

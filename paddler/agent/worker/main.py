@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Final, assert_never
 
 from paddler.agent.slot_table import SharedSlotTable
+from paddler.agent.worker.aside import Aside
 from paddler.agent.worker.channel import Channel, ParentLeft
 from paddler.agent.worker.embeddings import EmbeddingStreams
 from paddler.agent.worker.engine_llama import start_backend
@@ -66,25 +67,28 @@ def run(channel: Channel, table: SharedSlotTable) -> None:
         raise RemoteProtocolError(f"the first command was {load!r}; it must be a Load")
     start_backend()
     try:
-        with loaded(load, channel.send) as (engine, prompts, ready):
+        with loaded(load, channel.send) as (engine, prompts, ready), Aside() as aside:
             streams: Streams | EmbeddingStreams
             if prompts is None:
                 streams = EmbeddingStreams(engine, table, agent_label=load.agent_label)
             else:
-                streams = Streams(engine, prompts, table, agent_label=load.agent_label)
+                streams = Streams(
+                    engine, prompts, table, agent_label=load.agent_label, run_aside=aside
+                )
             channel.send(ready)
-            serve(channel, streams)
+            serve(channel, streams, aside)
     except LoadRefused as refused:
         channel.send(LoadFailed(issues=refused.issues, reason=str(refused)))
 
 
-def serve(channel: Channel, streams: Streams | EmbeddingStreams) -> None:
+def serve(channel: Channel, streams: Streams | EmbeddingStreams, aside: Aside) -> None:
     """Pump commands and frames until :class:`ParentLeft`. Sends mostly one packet per step."""
     while True:
-        command = channel.receive_nowait() if streams.is_running else channel.receive()
-        while command is not None:
+        if not streams.is_running:
+            channel.wait(or_readable=aside.wake_fd)
+        while (command := channel.receive_nowait()) is not None:
             _obey(command, channel, streams)
-            command = channel.receive_nowait()
+        aside.collect()
         if streams.is_running:
             streams.step()
         while (taken := streams.take_frames()) is not None:

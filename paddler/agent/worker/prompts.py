@@ -1,7 +1,7 @@
 """From a request to the text of its prompt, or to the reason why there is none."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, assert_never
 
 import msgspec
 
@@ -11,15 +11,15 @@ from paddler.agent.worker.grammar import Gbnf, SchemaNotSupported, gbnf_of
 from paddler.agent.worker.images import IMAGE_MARKER, ImageRefused, RgbImage
 from paddler.agent.worker.markers import ModelFormat, Renderer
 from paddler.agent.worker.tool_calls import schemas
+from paddler.messages.chat import Chat, Message, Tool, chat_of
 from paddler.messages.inference import (
-    ContinueFromConversationHistory,
-    ConversationMessage,
+    ContinueFromRawPrompt,
     GeneratedTokenResult,
+    Grammar,
     ImagePart,
     TextPart,
-    Tool,
 )
-from paddler.messages.link import ConversationJob, RawPromptJob
+from paddler.messages.link import ChatJob, ConversationJob, Delivery, RawPromptJob, TextJob
 from paddler.messages.tools import ParsedToolCall
 
 INCOMPATIBLE: Final = "Grammar constraints are incompatible with thinking mode"
@@ -38,16 +38,19 @@ class ToolChecks(Protocol):
 
 
 class Prompt(NamedTuple):
-    """What is decoded, and the grammar that the answer obeys.
+    """What is decoded, and what its answer obeys.
 
-    The text has a marker in the place of each image.
+    The text has a marker in the place of each image. ``is_constrained``: the grammar is the
+    request's own, so that nothing in the answer is a tool call.
     """
 
     text: str
-    grammar: Gbnf | None
+    max_tokens: int
+    grammar: Gbnf | None = None
     images: Sequence[RgbImage] = ()
     tools: Sequence[Tool] = ()
     parses_calls: bool = False
+    is_constrained: bool = False
 
 
 class PromptMaker:
@@ -76,17 +79,52 @@ class PromptMaker:
         self._prepare_images = prepare_images
         self._sees_images = sees_images
 
-    def make(self, job: RawPromptJob | ConversationJob) -> Prompt | GeneratedTokenResult:
-        """The prompt, or the result that refuses the request."""
-        grammar = self._grammar_of(job)
+    def make(self, job: TextJob) -> Prompt | GeneratedTokenResult:
+        """The prompt, or the result that refuses the request. May wait for another process."""
+        match job:
+            case RawPromptJob(request):
+                return self._make_raw(request)
+            case ConversationJob(request):
+                return self._make_chat(chat_of(request))
+            case ChatJob(chat):
+                return self._make_chat(chat)
+            case _:
+                assert_never(job)
+
+    def check_calls(self, calls: Sequence[ParsedToolCall], tools: Sequence[Tool]) -> Sequence[str]:
+        """What is wrong with calls by the schemas of the tools. May wait for another process."""
+        return self._checks.failed_checks(calls, tools)
+
+    def begin_answer(self, prompt: Prompt, *, delivery: Delivery, is_scored: bool) -> Answer:
+        """What splits the answer to a prompt."""
+        return Answer(
+            self._form,
+            prompt.text,
+            tools=prompt.tools,
+            parses_calls=prompt.parses_calls,
+            is_constrained=prompt.is_constrained,
+            is_scored=is_scored,
+            delivery=delivery,
+        )
+
+    def _make_raw(self, request: ContinueFromRawPrompt) -> Prompt | GeneratedTokenResult:
+        grammar = _gbnf(request.grammar)
         if isinstance(grammar, GeneratedTokenResult):
             return grammar
-        if isinstance(job, RawPromptJob):
-            return Prompt(job.request.raw_prompt, grammar)
-        images = self._images_of(job.request)
+        return Prompt(
+            request.raw_prompt, request.max_tokens, grammar, is_constrained=grammar is not None
+        )
+
+    def _make_chat(self, chat: Chat) -> Prompt | GeneratedTokenResult:
+        if chat.grammar is not None and chat.enable_thinking:
+            return GeneratedTokenResult(grammar_incompatible_with_thinking=INCOMPATIBLE)
+        grammar = _gbnf(chat.grammar)
+        if isinstance(grammar, GeneratedTokenResult):
+            return grammar
+        images = self._images_of(chat)
         if isinstance(images, GeneratedTokenResult):
             return images
-        text = self._render(job.request)
+        text = self._render(chat)
         if isinstance(text, GeneratedTokenResult):
             return text
         if images and not self._sees_images:
@@ -95,43 +133,24 @@ class PromptMaker:
                     "received images but model does not support multimodal input"
                 )
             )
-        request = job.request
-        parses_calls = request.parse_tool_calls and bool(request.tools)
-        if parses_calls and (why := self._checks.invalid_schema(request.tools)) is not None:
+        parses_calls = chat.parses_calls and bool(chat.tools)
+        if parses_calls and (why := self._checks.invalid_schema(chat.tools)) is not None:
             return GeneratedTokenResult(tool_schema_invalid=why)
-        return Prompt(text, grammar, images, tuple(request.tools), parses_calls)
-
-    def begin_answer(self, prompt: Prompt) -> Answer:
-        """What splits and checks the answer to a prompt."""
-        return Answer(
-            self._form,
-            prompt.text,
-            tools=prompt.tools,
-            check_calls=self._checks.failed_checks if prompt.parses_calls else None,
-            is_constrained=prompt.grammar is not None,
+        return Prompt(
+            text,
+            chat.max_tokens,
+            grammar,
+            images,
+            tuple(chat.tools),
+            parses_calls,
+            is_constrained=grammar is not None,
         )
 
-    def _grammar_of(
-        self, job: RawPromptJob | ConversationJob
-    ) -> Gbnf | GeneratedTokenResult | None:
-        if job.request.grammar is None:
-            return None
-        if isinstance(job, ConversationJob) and job.request.enable_thinking:
-            return GeneratedTokenResult(grammar_incompatible_with_thinking=INCOMPATIBLE)
-        try:
-            return gbnf_of(job.request.grammar)
-        except SchemaNotSupported as error:
-            return GeneratedTokenResult(
-                grammar_syntax_error=f"Failed to create grammar sampler: {error}"
-            )
-
-    def _images_of(
-        self, request: ContinueFromConversationHistory
-    ) -> Sequence[RgbImage] | GeneratedTokenResult:
+    def _images_of(self, chat: Chat) -> Sequence[RgbImage] | GeneratedTokenResult:
         urls = [
             part.image_url.url
-            for message in request.conversation_history
-            if not isinstance(message.content, str)
+            for message in chat.messages
+            if isinstance(message.content, list)
             for part in message.content
             if isinstance(part, ImagePart)
         ]
@@ -144,14 +163,14 @@ class PromptMaker:
                 image_decoding_failed=self._say(f"failed to decode images: {error}")
             )
 
-    def _render(self, request: ContinueFromConversationHistory) -> str | GeneratedTokenResult:
-        messages = [_template_message(message) for message in request.conversation_history]
+    def _render(self, chat: Chat) -> str | GeneratedTokenResult:
         try:
             return self._template.render(
-                self._form.history.messages(messages),
-                add_generation_prompt=request.add_generation_prompt,
-                enable_thinking=request.enable_thinking,
-                tools=self._form.history.tools(msgspec.to_builtins(request.tools)),
+                self._form.history.messages([_template_message(m) for m in chat.messages]),
+                add_generation_prompt=chat.add_generation_prompt,
+                enable_thinking=chat.enable_thinking,
+                tools=self._form.history.tools([_template_tool(tool) for tool in chat.tools]),
+                variables=chat.variables,
             )
         except TemplateRenderError as error:
             return GeneratedTokenResult(
@@ -162,11 +181,34 @@ class PromptMaker:
         return f"{self._agent_label}: {text}"
 
 
-def _template_message(message: ConversationMessage) -> dict[str, Any]:
-    """A message as templates know it: parts are plain objects, images texts with a marker."""
-    content = message.content
-    if not isinstance(content, str):
-        content = [
-            TextPart(IMAGE_MARKER) if isinstance(part, ImagePart) else part for part in content
+def _gbnf(grammar: Grammar | None) -> Gbnf | GeneratedTokenResult | None:
+    if grammar is None:
+        return None
+    try:
+        return gbnf_of(grammar)
+    except SchemaNotSupported as error:
+        return GeneratedTokenResult(
+            grammar_syntax_error=f"Failed to create grammar sampler: {error}"
+        )
+
+
+def _template_message(message: Message) -> dict[str, Any]:
+    """A message as templates know it: parts are plain objects, images texts with a marker.
+
+    Keys that are absent stay absent: templates ask whether they are defined.
+    """
+    shaped: dict[str, Any] = msgspec.to_builtins(message)
+    shaped.setdefault("content", None)
+    if isinstance(message.content, list):
+        shaped["content"] = [
+            msgspec.to_builtins(TextPart(IMAGE_MARKER) if isinstance(part, ImagePart) else part)
+            for part in message.content
         ]
-    return {"role": message.role, "content": msgspec.to_builtins(content)}
+    return shaped
+
+
+def _template_tool(tool: Tool) -> dict[str, Any]:
+    """A tool as templates know it. ``strict`` is for the sampler, not for the model."""
+    function = msgspec.structs.replace(tool.function, strict=None)
+    shaped: dict[str, Any] = msgspec.to_builtins(Tool(function))
+    return shaped

@@ -169,7 +169,9 @@ class SectionSplitter:
         "_table",
         "_text",
         "_tokens",
+        "_tokens_fed",
         "counts",
+        "piece_tokens",
     )
 
     def __init__(self, markers: Markers, prompt: str, *, expects_calls: bool) -> None:
@@ -178,7 +180,10 @@ class SectionSplitter:
         self._section: FrameKind = PENDING
         self._tokens: deque[_Token] = deque()  # that are held, with what is held of each
         self._text = ""  # theirs, joined
+        self._tokens_fed = 0
         self._pieces: list[tuple[_Token, Piece]] = []
+        self.piece_tokens: list[int] = []
+        """Of the pieces given last, the numbers of their tokens in the order of feeding, from 0."""
         self._call_text: list[str] = []
         self._header_begin: str | None = None  # of the header that has begun
         self._bare_call: _BareCall | None = None
@@ -200,12 +205,13 @@ class SectionSplitter:
 
     def feed(self, text: str) -> list[Piece]:
         """The next token. Its text may be empty; it counts all the same."""
-        return self._feed(_Token(text))
+        self._tokens_fed += 1
+        return self._feed(_Token(text, number=self._tokens_fed - 1))
 
     def finish(self, text: str = "") -> list[Piece]:
         """The end of the answer, with late ``text`` of tokens that were fed; nothing stays held."""
         if text:
-            self._add(_Token(text, is_counted=True))
+            self._add(_Token(text, number=self._tokens_fed - 1, is_counted=True))
         return self._advance(is_end=True)
 
     def take_call_text(self) -> str:
@@ -216,7 +222,7 @@ class SectionSplitter:
 
     def _replay(self, prompt: str) -> None:
         """Follow the prompt's markers; only where they lead is kept."""
-        self._feed(_Token(prompt))
+        self._feed(_Token(prompt, number=-1))
         self._tokens.clear()
         self._text = ""
         self._call_text.clear()
@@ -230,6 +236,7 @@ class SectionSplitter:
     def _feed(self, token: "_Token") -> list[Piece]:
         if not self._text and not token.text:
             self.counts[self._section] += 1
+            self.piece_tokens = []
             return []
         self._add(token)
         return self._advance(is_end=False)
@@ -249,6 +256,7 @@ class SectionSplitter:
             if not has_moved:
                 break
         pieces = [piece for _, piece in self._pieces]
+        self.piece_tokens = [token.number for token, _ in self._pieces]
         self._pieces.clear()
         return pieces
 
@@ -383,10 +391,11 @@ _LINE_WITH_JSON: Final = re.compile(rf"^[{_BLANK}]*[{{\[]", re.MULTILINE)
 class _Token:
     """A token of which some text is held."""
 
-    __slots__ = ("is_counted", "text")
+    __slots__ = ("is_counted", "number", "text")
 
-    def __init__(self, text: str, *, is_counted: bool = False) -> None:
+    def __init__(self, text: str, *, number: int, is_counted: bool = False) -> None:
         self.text = text
+        self.number = number
         self.is_counted = is_counted
 
 

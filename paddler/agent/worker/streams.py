@@ -1,9 +1,12 @@
 """The running streams of a worker: commands in, frames out, one decoded batch per step.
 
-A stream lives in a slot from its :class:`StartStream` to its last frame:
+A stream lives from its :class:`StartStream` to its last frame:
 
-    start ─► prefill ─► decode ─► DONE (stop · length · cancelled)
-      └─────────┴──────────┴────► FAILED (refused · evicted · decode error)
+    start ─► preparing ─► prefill ─► decode ─► checking ─► DONE (stop · length · cancelled)
+                 └───────────┴──────────┴────────────────► FAILED (refused · evicted · decode error)
+
+Preparing (its prompt is rendered) and checking (its tool calls, against their schemas) are
+done aside; it has a slot in between.
 
 Sans-IO: whoever owns the pipe hands commands in, calls :meth:`Streams.step` while
 :attr:`Streams.is_running`, and sends what :meth:`Streams.take_frames` gives. Every
@@ -12,13 +15,14 @@ stream ends with exactly one final frame, except by :meth:`Streams.reset`.
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
 from paddler.agent.slot_table import SharedSlotTable, SlotRow, SlotState
 from paddler.agent.worker.answer import Answer, Telling
+from paddler.agent.worker.aside import RunAside, run_at_once
 from paddler.agent.worker.batch import (
     NO_TOKEN,
     BatchSequence,
@@ -45,8 +49,10 @@ from paddler.messages.link import (
     EmbeddingJob,
     Finished,
     FrameKind,
+    ScoredToken,
     StartStream,
     StopStream,
+    TokenScore,
 )
 
 _log = logging.getLogger(__name__)
@@ -66,12 +72,19 @@ class EngineBroken(PaddlerError):
     code = "engine_broken"
 
 
+class _Waiting(NamedTuple):
+    """A stream that waits for work aside. ``cancelled``: its last payload, if it is stopped."""
+
+    cancelled: bytes
+
+
 class _Stream:
     """One request in its slot."""
 
     __slots__ = (
         "answer",
         "cached_prompt_tokens",
+        "is_scored",
         "max_tokens",
         "prompt",
         "prompt_tokens",
@@ -86,11 +99,14 @@ class _Stream:
         sequence: BatchSequence,
         answer: Answer,
         max_tokens: int,
+        *,
+        is_scored: bool,
     ) -> None:
         self.stream_id = stream_id
         self.prompt = prompt
         self.sequence = sequence
         self.max_tokens = max_tokens
+        self.is_scored = is_scored
         self.prompt_tokens = len(prompt.tokens) - prompt.image_cells
         self.cached_prompt_tokens = sequence.decoded
         self.answer = answer
@@ -108,7 +124,11 @@ class _Stream:
 
 
 class Streams:
-    """All streams of one engine. ``clock`` is ``time.monotonic`` but in tests."""
+    """All streams of one engine.
+
+    ``run_aside`` does what must not hold up decoding. ``clock`` is ``time.monotonic`` but in
+    tests.
+    """
 
     def __init__(
         self,
@@ -117,10 +137,12 @@ class Streams:
         table: SharedSlotTable,
         *,
         agent_label: str,
+        run_aside: RunAside = run_at_once,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._prompts = prompts
+        self._run_aside = run_aside
         self._table = table
         self._agent_label = agent_label
         self._clock = clock
@@ -128,6 +150,7 @@ class Streams:
         self._pace = PrefillPace(
             most_beside_decode=engine.max_prefill_beside_decode, most_alone=engine.n_batch
         )
+        self._waiting: dict[int, _Waiting] = {}  # for work aside, by stream
         self._running: dict[int, _Stream] = {}  # by slot
         self._outbox = Outbox()
         self._steps = 0
@@ -141,36 +164,32 @@ class Streams:
         return bool(self._running)
 
     def start(self, command: StartStream) -> None:
-        """Give the request a slot, or refuse it with a frame."""
-        if self._find(command.stream_id) is not None:
+        """Prepare the request's prompt and give it a slot, or refuse it with a frame."""
+        job = command.job
+        if self._find(command.stream_id) is not None or command.stream_id in self._waiting:
             raise RemoteProtocolError(
                 f"stream {command.stream_id} was started twice; ids of running streams are taken"
             )
-        if isinstance(command.job, EmbeddingJob):
+        if isinstance(job, EmbeddingJob):
             self._outbox.finish(command.stream_id, FrameKind.EMBEDDING_END, EMBEDDINGS_DISABLED)
             return
-        prompt = self._prompts.make(command.job)
-        if isinstance(prompt, GeneratedTokenResult):
-            self._refuse(command.stream_id, prompt, FRAME_REFUSED)
-            return
-        if not self._cache.has_free_slot:
-            self._refuse_sampler(
-                command.stream_id,
-                f"{self._agent_label}: no available sequence slots, all slots are busy",
-            )
-            return
-        tokenized = self._tokenize(command.stream_id, prompt)
-        if tokenized is not None:
-            self._admit(command, command.job.request.max_tokens, tokenized, prompt)
+        waiting = self._wait(command.stream_id, TokenUsage())
+        self._run_aside(
+            lambda: self._prompts.make(job),
+            lambda prompt: self._on_prepared(waiting, command, prompt),
+        )
 
     def stop(self, command: StopStream) -> None:
         """End a stream as cancelled; unknown ids belong to streams that just ended."""
         stream = self._find(command.stream_id)
         if stream is not None:
             self._finish(stream, "cancelled")
+        elif (waiting := self._waiting.pop(command.stream_id, None)) is not None:
+            self._outbox.finish(command.stream_id, FrameKind.DONE, waiting.cancelled)
 
     def reset(self) -> None:
         """Drop all streams and unsent frames without a word; the slots are free again."""
+        self._waiting.clear()
         for stream in list(self._running.values()):
             self._leave(stream)
         self._outbox.clear()
@@ -204,6 +223,37 @@ class Streams:
     def _find(self, stream_id: int) -> _Stream | None:
         running = self._running.values()
         return next((stream for stream in running if stream.stream_id == stream_id), None)
+
+    def _wait(self, stream_id: int, usage: TokenUsage) -> _Waiting:
+        """From here on the stream waits for work aside."""
+        cancelled = msgspec.json.encode(Finished(usage=usage, reason="cancelled"))
+        self._waiting[stream_id] = waiting = _Waiting(cancelled)
+        return waiting
+
+    def _ends_wait(self, stream_id: int, waiting: _Waiting) -> bool:
+        """Whether the stream still waits for this work: it may have ended meanwhile."""
+        if self._waiting.get(stream_id) is not waiting:
+            return False
+        del self._waiting[stream_id]
+        return True
+
+    def _on_prepared(
+        self, waiting: _Waiting, command: StartStream, prompt: Prompt | GeneratedTokenResult
+    ) -> None:
+        if not self._ends_wait(command.stream_id, waiting):
+            return
+        if isinstance(prompt, GeneratedTokenResult):
+            self._refuse(command.stream_id, prompt, FRAME_REFUSED)
+            return
+        if not self._cache.has_free_slot:
+            self._refuse_sampler(
+                command.stream_id,
+                f"{self._agent_label}: no available sequence slots, all slots are busy",
+            )
+            return
+        tokenized = self._tokenize(command.stream_id, prompt)
+        if tokenized is not None:
+            self._admit(command, tokenized, prompt)
 
     def _tokenize(self, stream_id: int, prompt: Prompt) -> TokenizedPrompt | None:
         """The prompt's tokens, if there are any and they fit; else the stream is refused."""
@@ -243,13 +293,7 @@ class Streams:
             return None
         return GeneratedTokenResult(sampler_error=text)
 
-    def _admit(
-        self,
-        command: StartStream,
-        max_tokens: int,
-        tokenized: TokenizedPrompt,
-        prompt: Prompt,
-    ) -> None:
+    def _admit(self, command: StartStream, tokenized: TokenizedPrompt, prompt: Prompt) -> None:
         slot, shared = self._cache.take(tokenized.tokens)
         if not self._engine.keep(slot, shared):
             shared = 0
@@ -262,25 +306,46 @@ class Streams:
             refusal = GeneratedTokenResult(grammar_initialization_failed=text)
             self._refuse(command.stream_id, refusal, FRAME_REFUSED)
             return
+        is_scored = command.sampling.top_logprobs is not None
         stream = _Stream(
             command.stream_id,
             tokenized,
             BatchSequence(slot, list(tokenized.tokens), cached=shared, images=tokenized.images),
-            self._prompts.begin_answer(prompt),
-            max_tokens,
+            self._prompts.begin_answer(prompt, delivery=command.delivery, is_scored=is_scored),
+            prompt.max_tokens,
+            is_scored=is_scored,
         )
         self._running[slot] = stream
         self._write_row(stream)
 
     def _on_token(self, stream: _Stream, token: int) -> None:
+        answer = stream.answer
         stream.sequence.append(token)
         is_end = self._engine.is_end(token)
         # The token that ends an answer counts, and says nothing.
-        self._tell(stream, stream.answer.feed(b"" if is_end else self._engine.piece(token)))
         if is_end:
+            tellings = answer.feed(b"")
+        elif stream.is_scored:
+            tellings = answer.feed(self._engine.piece(token), self._score(stream.slot))
+        else:
+            tellings = answer.feed(self._engine.piece(token))
+        self._tell(stream, tellings)
+        if is_end or answer.has_stopped:
             self._finish(stream, "stop")
-        elif stream.answer.limited_tokens >= stream.max_tokens:
+        elif answer.limited_tokens >= stream.max_tokens:
             self._finish(stream, "length")
+
+    def _score(self, slot: int) -> TokenScore:
+        """How likely the token drawn last was, and which others might have been."""
+        scored = self._engine.logprobs(slot)
+        return TokenScore(
+            self._scored_token(scored.token, scored.logprob),
+            [self._scored_token(token, logprob) for token, logprob in scored.top],
+        )
+
+    def _scored_token(self, token: int, logprob: float) -> ScoredToken:
+        piece = self._engine.piece(token)
+        return ScoredToken(piece.decode("utf-8", "replace"), list(piece), logprob)
 
     def _tell(self, stream: _Stream, tellings: list[Telling]) -> None:
         for kind, payload in tellings:
@@ -289,9 +354,24 @@ class Streams:
     def _finish(self, stream: _Stream, reason: str) -> None:
         answer = stream.answer
         self._tell(stream, answer.stop() if reason == "cancelled" else answer.finish())
-        finished = Finished(usage=stream.usage(), reason=reason)
-        self._outbox.finish(stream.stream_id, FrameKind.DONE, msgspec.json.encode(finished))
+        finished = msgspec.json.encode(Finished(usage=stream.usage(), reason=reason))
         self._leave(stream)
+        calls = answer.calls
+        if not calls:
+            self._outbox.finish(stream.stream_id, FrameKind.DONE, finished)
+            return
+        waiting = self._wait(stream.stream_id, stream.usage())
+        self._run_aside(
+            lambda: self._prompts.check_calls(calls, answer.tools),
+            lambda wrong: self._on_checked(waiting, stream, finished, wrong),
+        )
+
+    def _on_checked(
+        self, waiting: _Waiting, stream: _Stream, finished: bytes, wrong: Sequence[str]
+    ) -> None:
+        if self._ends_wait(stream.stream_id, waiting):
+            self._tell(stream, [stream.answer.conclude(wrong)])
+            self._outbox.finish(stream.stream_id, FrameKind.DONE, finished)
 
     def _fail(self, stream: _Stream, text: str) -> None:
         """End a stream with an error; what its cells hold is not relied on any more."""

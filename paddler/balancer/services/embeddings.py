@@ -22,7 +22,7 @@ from paddler.messages.inference import (
     ResponseMessage,
     decode_embedding_batch,
 )
-from paddler.messages.link import EmbeddingJob
+from paddler.messages.link import EmbeddingJob, FrameKind
 from paddler.net.connection import Exchange
 from paddler.net.http import Router
 
@@ -89,8 +89,10 @@ class EmbeddingOutlet:
         """No tokens come."""
         return Sink(stream_id, discard, FRAMING_RAW, (), b"", now, 0)
 
-    def on_result(self, payload: bytes, agent: Agent) -> None:
-        """Write one line."""
+    def on_result(self, kind: FrameKind, payload: bytes, agent: Agent) -> None:
+        """Write one line. What it cost is not told here."""
+        if kind is FrameKind.EMBEDDING_USAGE:
+            return
         self._exchange.write(embedding_message(payload, agent.name, self.request_id) + b"\n")
 
     def on_overrun(self) -> None:

@@ -31,7 +31,7 @@ from paddler.messages.inference import (
     decode_loose_socket_message,
     decode_socket_message,
 )
-from paddler.messages.link import ConversationJob, RawPromptJob
+from paddler.messages.link import ConversationJob, FrameKind, RawPromptJob
 from paddler.net.connection import Exchange
 from paddler.net.http import Router
 from paddler.net.websocket import WebSocketConnection, WebSocketSettings
@@ -212,6 +212,6 @@ class SocketOutlet(StreamingOutlet):
         prefixes = token_prefixes(agent.name, self._request_id)
         return self._make_sink(stream_id, prefixes, TOKEN_SUFFIX, now)
 
-    def on_result(self, payload: bytes, agent: Agent) -> None:
+    def on_result(self, kind: FrameKind, payload: bytes, agent: Agent) -> None:
         """Send one message."""
         self._connection.send_text(result_message(payload, agent.name, self._request_id))

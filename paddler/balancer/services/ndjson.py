@@ -10,6 +10,7 @@ from paddler.balancer.services.native_encoding import (
     token_prefixes,
 )
 from paddler.balancer.services.outlet import StreamingOutlet
+from paddler.messages.link import FrameKind
 from paddler.net.connection import Exchange
 
 
@@ -26,7 +27,7 @@ class NdjsonOutlet(StreamingOutlet):
         prefixes = token_prefixes(agent.name, self._request_id)
         return self._make_sink(stream_id, prefixes, TOKEN_SUFFIX + b"\n", now)
 
-    def on_result(self, payload: bytes, agent: Agent) -> None:
+    def on_result(self, kind: FrameKind, payload: bytes, agent: Agent) -> None:
         """Write one line."""
         self._exchange.write(result_message(payload, agent.name, self._request_id) + b"\n")
 

@@ -11,8 +11,8 @@ from paddler.agent.worker.answer import Answer, Telling, escape
 from paddler.agent.worker.markers import ModelFormat
 from paddler.agent.worker.sections import Markers
 from paddler.agent.worker.tool_calls.schemas import failed_checks
-from paddler.messages.inference import Tool, ToolFunction, ToolParameters
-from paddler.messages.link import FrameKind
+from paddler.messages.chat import Function, Tool
+from paddler.messages.link import CallDelta, Delivery, FrameKind, ScoredToken, TokenScore
 
 QWEN = ModelFormat(
     Markers(
@@ -24,17 +24,21 @@ QWEN = ModelFormat(
 )
 PROMPT = "<|im_start|>assistant\n"
 WEATHER = Tool(
-    ToolFunction(
-        "get_weather",
-        "",
-        ToolParameters(type="object", properties={"days": {"type": "integer"}}),
-    )
+    Function("get_weather", "", {"type": "object", "properties": {"days": {"type": "integer"}}})
 )
 CALL = '<tool_call>{"name": "get_weather", "arguments": {"days": %s}}</tool_call>'
 
 
 def told(answer: Answer, *pieces: str) -> list[Telling]:
     return [telling for piece in pieces for telling in answer.feed(piece.encode())]
+
+
+def end(answer: Answer) -> list[Telling]:
+    """What the end of an answer tells, its calls checked."""
+    tellings = answer.finish()
+    if answer.calls:
+        tellings.append(answer.conclude(failed_checks(answer.calls, answer.tools)))
+    return tellings
 
 
 def texts(tellings: list[Telling]) -> dict[FrameKind, str]:
@@ -91,11 +95,11 @@ def test_held_text_is_told_at_the_end() -> None:
 
 
 def test_calls_are_parsed_and_told_at_the_end() -> None:
-    answer = Answer(QWEN, PROMPT, tools=[WEATHER], check_calls=failed_checks)
+    answer = Answer(QWEN, PROMPT, tools=[WEATHER], parses_calls=True)
     tellings = told(answer, CALL % 1, "\n", CALL % 2)
     assert results(tellings) == []
     assert FrameKind.TOOL_CALL in texts(tellings)
-    assert results(answer.finish()) == [
+    assert results(end(answer)) == [
         {
             "ToolCallParsed": [
                 {
@@ -129,9 +133,9 @@ def test_calls_are_parsed_and_told_at_the_end() -> None:
 def test_calls_that_are_wrong_are_told_by_name(
     text: str, variant: str, expected: list[str]
 ) -> None:
-    answer = Answer(QWEN, PROMPT, tools=[WEATHER], check_calls=failed_checks)
+    answer = Answer(QWEN, PROMPT, tools=[WEATHER], parses_calls=True)
     told(answer, text)
-    (result,) = results(answer.finish())
+    (result,) = results(end(answer))
     assert list(result) == [variant]
     for part in expected:
         assert part in json.dumps(result[variant]).replace('\\"', '"')
@@ -140,8 +144,8 @@ def test_calls_that_are_wrong_are_told_by_name(
 def test_calls_are_not_parsed_unless_asked_for_nor_after_a_stop() -> None:
     shown = Answer(QWEN, PROMPT, tools=[WEATHER])
     told(shown, CALL % 1)
-    assert results(shown.finish()) == []
-    stopped = Answer(QWEN, PROMPT, tools=[WEATHER], check_calls=failed_checks)
+    assert results(end(shown)) == []
+    stopped = Answer(QWEN, PROMPT, tools=[WEATHER], parses_calls=True)
     told(stopped, CALL % 1)
     assert results(stopped.stop()) == []
 
@@ -158,14 +162,139 @@ def test_text_is_escaped_for_a_json_string(text: str, payload: bytes) -> None:
 def test_an_answer_is_the_same_however_tokens_cut_it(cuts: list[int]) -> None:
     data = f"<think>hm €</think>Well: {CALL % 3}".encode()
     bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    answer = Answer(QWEN, PROMPT, tools=[WEATHER], check_calls=failed_checks)
+    answer = Answer(QWEN, PROMPT, tools=[WEATHER], parses_calls=True)
     tellings = [
         t for begin, end in itertools.pairwise(bounds) for t in answer.feed(data[begin:end])
     ]
-    tellings += answer.finish()
+    tellings += end(answer)
     assert texts(tellings) == {
         FrameKind.REASONING: "hm €",
         FrameKind.CONTENT: "Well: ",
         FrameKind.TOOL_CALL: CALL.removeprefix("<tool_call>").removesuffix("</tool_call>") % 3,
     }
     assert list(results(tellings)[0]) == ["ToolCallParsed"]
+
+
+# --- for services that want more ----------------------------------------------------------------
+
+
+def deltas(tellings: list[Telling]) -> list[CallDelta]:
+    return [
+        msgspec.json.decode(payload, type=CallDelta)
+        for kind, payload in tellings
+        if kind is FrameKind.CALL
+    ]
+
+
+def calling(**delivery: Any) -> Answer:
+    delivered = Delivery(call_deltas=True, **delivery)
+    return Answer(QWEN, PROMPT, tools=[WEATHER], parses_calls=True, delivery=delivered)
+
+
+@given(cuts=st.lists(st.integers(0, 300), max_size=20))
+def test_calls_are_told_while_they_are_generated(cuts: list[int]) -> None:
+    data = f"{CALL % 12}\n{CALL % 34}".encode()
+    bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    answer = calling()
+    tellings = [
+        t for begin, stop in itertools.pairwise(bounds) for t in answer.feed(data[begin:stop])
+    ]
+    tellings += answer.finish()
+    told_calls = deltas(tellings)
+    for index, days in enumerate(("12", "34")):
+        first, *more = [delta for delta in told_calls if delta.index == index]
+        assert first == CallDelta(index, name="get_weather")
+        assert "".join(delta.arguments for delta in more) == f'{{"days": {days}}}'
+
+
+def test_a_call_is_told_before_it_is_complete() -> None:
+    answer = calling()
+    begun = told(answer, '<tool_call>{"name": "get_weather", "arguments": {"days"')
+    assert deltas(begun) == [
+        CallDelta(0, name="get_weather"),
+        CallDelta(0, arguments='{"days"'),
+    ]
+
+
+def test_an_answer_ends_before_one_call_too_many() -> None:
+    answer = calling(max_calls=1)
+    tellings = told(answer, CALL % 1, "\n")
+    assert not answer.has_stopped
+    tellings += told(answer, CALL % 2)
+    assert answer.has_stopped
+    tellings += end(answer)
+    assert {delta.index for delta in deltas(tellings)} == {0}
+    (result,) = results(tellings)
+    assert len(result["ToolCallParsed"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("pieces", "content", "has_stopped"),
+    [
+        (["a", "b", "STOP", "c"], "ab", True),
+        (["abST", "OP"], "ab", True),
+        (["abSTO"], "abSTO", False),
+        (["abSTx"], "abSTx", False),
+        (["SSTOP more"], "S", True),
+        (["aEND then STOP"], "a", True),
+        (["STOP"], "", True),
+    ],
+)
+def test_a_stop_text_ends_the_content_and_is_no_part_of_it(
+    pieces: list[str], content: str, has_stopped: bool
+) -> None:
+    answer = Answer(ModelFormat(), "", delivery=Delivery(stop=("STOP", "END")))
+    tellings = told(answer, *pieces)
+    assert answer.has_stopped is has_stopped
+    tellings += answer.finish()
+    assert (
+        texts(tellings).get(FrameKind.UNDETERMINABLE, "")
+        + texts(tellings).get(FrameKind.CONTENT, "")
+        == content
+    )
+
+
+def test_a_stop_text_in_reasoning_ends_nothing() -> None:
+    answer = Answer(QWEN, PROMPT, delivery=Delivery(stop=("STOP",)))
+    tellings = told(answer, "<think>", "STOP", "</think>", "yes STOP no") + answer.finish()
+    assert texts(tellings) == {FrameKind.REASONING: "STOP", FrameKind.CONTENT: "yes "}
+
+
+def score(text: str) -> TokenScore:
+    return TokenScore(ScoredToken(text, list(text.encode()), -0.5), [])
+
+
+def scored_texts(tellings: list[Telling]) -> list[tuple[str, list[str]]]:
+    scored = [json.loads(payload) for kind, payload in tellings if kind is FrameKind.SCORED]
+    return [(one["text"], [s["token"]["text"] for s in one["scores"]]) for one in scored]
+
+
+@pytest.mark.parametrize(
+    ("stop", "tokens", "expected"),
+    [
+        ((), [b"a", b"b"], [("a", ["a"]), ("b", ["b"])]),
+        # Markers and reasoning are not scored, and the parts of a character go with it.
+        (
+            (),
+            [b"<think>", b"hm", b"</think>", b"\xe2\x82", b"\xac", b"!"],
+            [("€", ["\ufffd", "\ufffd"]), ("!", ["!"])],
+        ),
+        # What is held is told with the tokens that it is made of.
+        (
+            (),
+            [b"a <thi", b"s>", b"x"],
+            [("a ", ["a <thi"]), ("<thi", []), ("s>", ["s>"]), ("x", ["x"])],
+        ),
+        (("ST",), [b"aS", b"T", b"b"], [("a", ["aS"])]),
+        (("ST",), [b"aS", b"b"], [("a", ["aS"]), ("Sb", ["b"])]),
+    ],
+    ids=str,
+)
+def test_content_is_told_with_the_scores_of_its_tokens(
+    stop: tuple[str, ...], tokens: list[bytes], expected: list[tuple[str, list[str]]]
+) -> None:
+    answer = Answer(QWEN, PROMPT, is_scored=True, delivery=Delivery(stop=stop))
+    tellings = [
+        t for token in tokens for t in answer.feed(token, score(token.decode("utf-8", "replace")))
+    ]
+    assert scored_texts(tellings + answer.finish()) == expected

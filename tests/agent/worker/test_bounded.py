@@ -9,7 +9,7 @@ from paddler.agent.worker.chat_template import (
     TemplateCompileError,
     TemplateRenderError,
 )
-from paddler.messages.inference import Tool, ToolFunction, ToolParameters
+from paddler.messages.chat import Function, Tool
 from paddler.messages.tools import ParsedToolCall, ToolCallArguments
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "nl_token": "\n"}
@@ -112,7 +112,7 @@ def test_close_may_be_repeated() -> None:
 
 
 def tool(name: str, **properties: Any) -> Tool:
-    return Tool(ToolFunction(name, "", ToolParameters(type="object", properties=properties)))
+    return Tool(Function(name, "", {"type": "object", "properties": properties}))
 
 
 def call(name: str, arguments: Any) -> ParsedToolCall:

@@ -108,7 +108,7 @@ def test_every_document_gets_its_embedding_in_order(harness: Harness) -> None:
             }
         }
         for n, text in enumerate(["aaa", "bb", "c"])
-    ] + ["Done"]
+    ] + [{"prompt_tokens": 6}, "Done"]
     assert harness.finished == [1]
     assert [frame.kind for frame in harness.frames] == [FrameKind.EMBEDDING] * 3 + [
         FrameKind.EMBEDDING_END

@@ -69,7 +69,7 @@ def test_ready_tells_what_is_loaded(tiny: Path) -> None:
         assert (ready.slots, ready.context_size, ready.notes) == (2, 256, [])
         assert ready.metadata["general.name"] == "tiny"
         assert ready.devices
-        assert prompts.make(HELLO) == Prompt("<user>Hello\n<assistant>", None)
+        assert prompts.make(HELLO) == Prompt("<user>Hello\n<assistant>", 5)
 
 
 def test_progress_goes_from_loading_to_warm(tiny: Path) -> None:
@@ -91,7 +91,7 @@ def test_parent_that_leaves_while_loading_ends_it(tiny: Path) -> None:
 def test_override_replaces_the_models_template(tiny: Path) -> None:
     override = "{{ messages[0].content }}!"
     with loaded(load_of(tiny, chat_template=override), ignore) as (_, prompts, _ready):
-        assert prompts.make(HELLO) == Prompt("Hello!", None)
+        assert prompts.make(HELLO) == Prompt("Hello!", 5)
 
 
 def test_gpu_layers_without_a_gpu_are_noted(tiny: Path) -> None:

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from paddler.agent.slot_table import SharedSlotTable, SlotState, create_slot_memory
+from paddler.agent.worker.aside import Aside
 from paddler.agent.worker.channel import Channel, ParentLeft
 from paddler.agent.worker.chat_template import ChatTemplate
 from paddler.agent.worker.engine import ScriptedEngine
@@ -72,8 +73,8 @@ def serving(engine: ScriptedEngine, slots: int) -> Iterator[WorkerEnd]:
     streams = Streams(engine, prompts, table, agent_label="unnamed agent")
 
     def run() -> None:
-        with suppress(ParentLeft):
-            serve(Channel(ours), streams)
+        with suppress(ParentLeft), Aside() as aside:
+            serve(Channel(ours), streams, aside)
 
     worker = threading.Thread(target=run)
     worker.start()

@@ -7,6 +7,7 @@ from paddler.agent.worker.chat_template import ChatTemplate
 from paddler.agent.worker.grammar import Gbnf
 from paddler.agent.worker.images import ImageRefused, RgbImage
 from paddler.agent.worker.prompts import Prompt, PromptMaker
+from paddler.messages import chat
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
     ContinueFromRawPrompt,
@@ -57,7 +58,7 @@ RAW = RawPromptJob(ContinueFromRawPrompt(raw_prompt="<s>Once", max_tokens=5))
 
 
 def test_raw_prompt_is_taken_as_it_is() -> None:
-    assert maker().make(RAW) == Prompt("<s>Once", None)
+    assert maker().make(RAW) == Prompt("<s>Once", 5)
 
 
 def test_conversation_is_rendered_with_parts_and_tools() -> None:
@@ -105,12 +106,12 @@ def test_refused_request_says_who_and_why(
 
 def test_parsing_tool_calls_without_tools_changes_nothing() -> None:
     job = conversation(HELLO, parse_tool_calls=True)
-    assert maker("ok").make(job) == Prompt("ok", None)
+    assert maker("ok").make(job) == Prompt("ok", 5)
 
 
 def test_a_grammar_goes_along_with_the_prompt() -> None:
     prompt = maker("ok").make(conversation(HELLO, grammar=GRAMMAR))
-    assert prompt == Prompt("ok", Gbnf('root ::= "a"', "root"))
+    assert prompt == Prompt("ok", 5, Gbnf('root ::= "a"', "root"), is_constrained=True)
 
 
 def test_a_grammar_and_thinking_exclude_each_other() -> None:
@@ -171,5 +172,6 @@ def test_tools_go_along_with_the_prompt_and_are_parsed_if_asked_for() -> None:
     prompts = maker("ok")
     shown = prompts.make(conversation(HELLO, tools=[TOOL]))
     parsed = prompts.make(conversation(HELLO, tools=[TOOL], parse_tool_calls=True))
-    assert shown == Prompt("ok", None, (), (TOOL,))
-    assert parsed == Prompt("ok", None, (), (TOOL,), parses_calls=True)
+    tools = (chat.Tool(chat.Function("f", "d", {"type": "object"})),)
+    assert shown == Prompt("ok", 5, tools=tools)
+    assert parsed == Prompt("ok", 5, tools=tools, parses_calls=True)

@@ -1,5 +1,6 @@
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pytest
 
@@ -7,9 +8,12 @@ from paddler.agent.slot_table import SharedSlotTable, SlotRow, SlotState, create
 from paddler.agent.worker.chat_template import ChatTemplate
 from paddler.agent.worker.engine import DecodeOutcome, ScriptedEngine
 from paddler.agent.worker.images import RgbImage
+from paddler.agent.worker.markers import ModelFormat
 from paddler.agent.worker.prompts import PromptMaker
+from paddler.agent.worker.sections import Markers
 from paddler.agent.worker.streams import EngineBroken, Streams
 from paddler.errors import RemoteProtocolError
+from paddler.messages import chat
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
     ContinueFromRawPrompt,
@@ -22,13 +26,18 @@ from paddler.messages.inference import (
     TokenUsage,
 )
 from paddler.messages.link import (
+    ChatJob,
     ConversationJob,
+    Delivery,
     FrameKind,
     RawPromptJob,
     StartStream,
     StopStream,
+    decode_finished,
 )
 from tests.agent.worker.frames import Answer, Frame, split_frames
+
+T = TypeVar("T")
 
 LABEL = "unnamed agent"
 EVICTED = "Request evicted due to KV cache pressure"
@@ -50,13 +59,15 @@ PICTURES = {
 class Harness:
     """Streams over a scripted engine, with a clock that counts and all frames kept."""
 
-    def __init__(self, engine: ScriptedEngine, slots: int) -> None:
+    def __init__(self, engine: ScriptedEngine, slots: int, form: ModelFormat | None = None) -> None:
         fd = create_slot_memory(slots)
         self.table = SharedSlotTable(fd, slots)
         os.close(fd)
         self.engine = engine
         self.now = 0.0
         self.frames: list[Frame] = []
+        self.is_aside_slow = False
+        self.aside: list[Callable[[], object]] = []  # what a slow one has not done yet
         self.streams = Streams(
             engine,
             PromptMaker(
@@ -64,11 +75,19 @@ class Harness:
                 ChatTemplate(TEMPLATE, bos_token="", eos_token="", nl_token=""),
                 prepare_images=lambda urls: [PICTURES[url] for url in urls],
                 sees_images=True,
+                form=form,
             ),
             self.table,
             agent_label=LABEL,
+            run_aside=self.run_aside,
             clock=lambda: self.now,
         )
+
+    def run_aside(self, work: Callable[[], T], take: Callable[[T], object]) -> None:
+        if self.is_aside_slow:
+            self.aside.append(lambda: take(work()))
+        else:
+            take(work())
 
     def start(self, stream_id: int, prompt: str, *, max_tokens: int = 100) -> None:
         request = ContinueFromRawPrompt(raw_prompt=prompt, max_tokens=max_tokens)
@@ -113,9 +132,10 @@ class Harness:
 
 @pytest.fixture
 def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
-    options = getattr(request, "param", {})
+    options = dict(getattr(request, "param", {}))
     slots = options.get("slots", 4)
-    harness = Harness(ScriptedEngine(**{"slots": slots} | options), slots)
+    form = options.pop("form", None)
+    harness = Harness(ScriptedEngine(**{"slots": slots} | options), slots, form)
     yield harness
     # Whatever happened: nothing is held for streams that have ended.
     if not harness.streams.is_running:
@@ -560,3 +580,121 @@ def test_a_refused_grammar_leaves_no_image_behind(harness: Harness) -> None:
     harness.take()
     assert "grammar" in harness.answer(1).error["GrammarInitializationFailed"]
     assert harness.engine.open_prompts == 0
+
+
+# --- work aside ---------------------------------------------------------------------------------
+
+
+@engine(answers={"a": b"x" * 20, "b": b"ok"})
+def test_a_prompt_that_takes_long_to_make_holds_up_no_answer(harness: Harness) -> None:
+    harness.start(1, "a")
+    harness.step()
+    harness.is_aside_slow = True
+    harness.start(2, "b")
+    assert [frame.stream_id for frame in harness.step()] == [1]
+    (prepare,) = harness.aside
+    prepare()
+    assert [frame.stream_id for frame in harness.step()] == [1, 2]
+    harness.finish()
+    assert harness.answer(2).text == "ok"
+
+
+def test_a_stream_that_is_stopped_while_its_prompt_is_made_never_starts(harness: Harness) -> None:
+    harness.is_aside_slow = True
+    harness.start(1, "a")
+    harness.streams.stop(StopStream(1))
+    harness.take()
+    assert (harness.answer(1).reason, harness.answer(1).usage) == ("cancelled", TokenUsage())
+    (prepare,) = harness.aside
+    prepare()
+    assert not harness.streams.is_running
+    assert harness.take() == []
+
+
+def test_a_stream_that_is_being_prepared_cannot_be_started_again(harness: Harness) -> None:
+    harness.is_aside_slow = True
+    harness.start(1, "a")
+    with pytest.raises(RemoteProtocolError, match="started twice"):
+        harness.start(1, "a")
+
+
+def test_a_reset_forgets_what_is_being_prepared(harness: Harness) -> None:
+    harness.is_aside_slow = True
+    harness.start(1, "a")
+    harness.streams.reset()
+    harness.start(1, "b")  # the id is free again
+    old, new = harness.aside
+    old()
+    assert not harness.streams.is_running
+    new()
+    assert harness.streams.is_running
+    harness.finish()
+    assert harness.answer(1).text == "b"
+
+
+WEATHER = chat.Tool(chat.Function("get_weather", "", {"required": ["days"]}))
+CALL = '{"name": "get_weather", "arguments": {"days": 2}}'
+
+
+def call_weather(harness: Harness, delivery: Delivery | None = None) -> None:
+    """The scripted engine echoes the prompt: it says what the user asks."""
+    request = chat.Chat(
+        messages=[chat.Message(role="user", content=f"<tool_call>{CALL}</tool_call>")],
+        max_tokens=100,
+        enable_thinking=False,
+        tools=[WEATHER],
+        parses_calls=True,
+    )
+    start = StartStream(stream_id=1, job=ChatJob(request), delivery=delivery or Delivery())
+    harness.streams.start(start)
+
+
+CALLING = ModelFormat(Markers(tool_calls=("<tool_call>",), closings=("</tool_call>",)))
+
+
+@engine(form=CALLING)
+def test_calls_are_checked_after_the_slot_is_free(harness: Harness) -> None:
+    call_weather(harness)
+    harness.is_aside_slow = True
+    harness.finish()
+    assert not harness.streams.is_running
+    assert {frame.kind for frame in harness.frames} == {FrameKind.TOOL_CALL}
+    (check,) = harness.aside
+    check()
+    *_, result, done = harness.take()
+    assert "ToolCallParsed" in result.error
+    assert done.kind is FrameKind.DONE
+
+
+@engine(form=CALLING)
+def test_a_stream_that_is_stopped_while_its_calls_are_checked_is_cancelled(
+    harness: Harness,
+) -> None:
+    call_weather(harness)
+    harness.is_aside_slow = True
+    harness.finish()
+    harness.streams.stop(StopStream(1))
+    (done,) = harness.take()
+    finished = decode_finished(done.payload)
+    assert finished.reason == "cancelled"
+    assert finished.usage.tool_call_tokens > 0
+    (check,) = harness.aside
+    check()
+    assert harness.take() == []
+
+
+@engine(form=CALLING)
+def test_one_call_too_many_ends_the_answer(harness: Harness) -> None:
+    call_weather(harness, Delivery(call_deltas=True, max_calls=0))
+    harness.finish()
+    done = harness.frames[-1]
+    assert decode_finished(done.payload).reason == "stop"
+    assert not [frame for frame in harness.frames if frame.kind is FrameKind.CALL]
+
+
+@engine(answers={"ask": b"one two three"})
+def test_a_stop_text_ends_the_stream(harness: Harness) -> None:
+    job = RawPromptJob(ContinueFromRawPrompt(raw_prompt="ask", max_tokens=100))
+    harness.streams.start(StartStream(stream_id=1, job=job, delivery=Delivery(stop=(" thr",))))
+    harness.finish()
+    assert (harness.answer(1).text, harness.answer(1).reason) == ("one two", "stop")

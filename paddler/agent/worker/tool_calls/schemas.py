@@ -9,11 +9,13 @@ from typing import Any, Final
 
 import msgspec
 from jsonschema import Draft202012Validator, SchemaError, ValidationError
+from jsonschema.protocols import Validator
+from jsonschema.validators import validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from paddler.agent.worker.tool_calls.reading import ParameterSchemas
-from paddler.messages.inference import Tool
+from paddler.messages.chat import Tool
 from paddler.messages.tools import ParsedToolCall
 
 # jsonschema quotes the value that failed, however long it is.
@@ -24,14 +26,15 @@ _NOTHING_TO_FETCH: Final[Registry[Any]] = Registry()
 
 def parameter_schemas(tools: Sequence[Tool]) -> ParameterSchemas:
     """By tool, the schemas of its parameters; none for a tool that declares none."""
-    return {tool.function.name: _schema(tool).get("properties", {}) for tool in tools}
+    return {tool.function.name: _properties(tool) for tool in tools}
 
 
 def invalid_schema(tools: Sequence[Tool]) -> str | None:
     """Which tool's parameters are no valid JSON schema, and why; ``None``: all are."""
     for tool in tools:
         try:
-            Draft202012Validator.check_schema(_schema(tool))
+            schema = _schema(tool)
+            _dialect(schema).check_schema(schema)
         except (SchemaError, RecursionError) as error:
             why = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
             return invalid_schema_text(tool.function.name, _shortened(why))
@@ -63,7 +66,7 @@ def _failure(call: ParsedToolCall, schemas: Mapping[str, dict[str, Any]]) -> str
 
 def _violation(arguments: Any, schema: dict[str, Any]) -> str | None:
     """The first thing that the schema does not allow."""
-    validator = Draft202012Validator(schema, registry=_NOTHING_TO_FETCH)
+    validator = _dialect(schema)(schema, registry=_NOTHING_TO_FETCH)
     try:
         error: ValidationError | None = next(validator.iter_errors(arguments), None)
     except Unresolvable as unresolvable:
@@ -75,8 +78,18 @@ def _violation(arguments: Any, schema: dict[str, Any]) -> str | None:
 
 def _schema(tool: Tool) -> dict[str, Any]:
     """The schema as it was given; everything is allowed where there is none."""
-    parameters = tool.function.parameters
-    return {} if parameters is None else dict(msgspec.to_builtins(parameters))
+    return tool.function.parameters or {}
+
+
+def _properties(tool: Tool) -> dict[str, Any]:
+    properties = _schema(tool).get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def _dialect(schema: dict[str, Any]) -> type[Validator]:
+    """The version of JSON schema that a schema says it is in; 2020-12 where it does not say."""
+    known: type[Validator] = validator_for(schema, default=Draft202012Validator)
+    return known
 
 
 def _shortened(text: str) -> str:

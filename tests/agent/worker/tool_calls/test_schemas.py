@@ -7,16 +7,17 @@ from paddler.agent.worker.tool_calls.schemas import (
     invalid_schema,
     parameter_schemas,
 )
-from paddler.messages.inference import Tool, ToolFunction, ToolParameters
+from paddler.messages.chat import Function, Tool
 from paddler.messages.tools import ParsedToolCall, ToolCallArguments
 
 
-def tool(name: str, parameters: ToolParameters | None) -> Tool:
-    return Tool(ToolFunction(name, "", parameters))
+def tool(name: str, parameters: dict[str, Any] | None) -> Tool:
+    return Tool(Function(name, "", parameters))
 
 
 def taking(name: str, **properties: Any) -> Tool:
-    return tool(name, ToolParameters(type="object", properties=properties, required=[*properties]))
+    schema = {"type": "object", "properties": properties, "required": [*properties]}
+    return tool(name, schema)
 
 
 def call(name: str, arguments: Any) -> ParsedToolCall:
