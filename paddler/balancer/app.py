@@ -15,13 +15,13 @@ from paddler.balancer import pool
 from paddler.balancer.desired_state import DesiredStateStore, open_database
 from paddler.balancer.link import Pool
 from paddler.balancer.relay import Dispatcher
-from paddler.balancer.services import openai
 from paddler.balancer.services.agents import AgentsService
 from paddler.balancer.services.embeddings import EmbeddingService
 from paddler.balancer.services.inference import InferenceService
 from paddler.balancer.services.inference_socket import InferenceSocketService
 from paddler.balancer.services.management import ManagementService
-from paddler.balancer.services.openai import OpenAIService
+from paddler.balancer.services.openai.errors import render_error
+from paddler.balancer.services.openai.service import OpenAIService
 from paddler.balancer.services.panel import PanelService
 from paddler.balancer.statsd import report_gauges
 from paddler.balancer.waitline import Waitline
@@ -150,10 +150,10 @@ class Balancer:
         )
         if config.openai is not None:
             router = Router()
-            OpenAIService(self._dispatcher, self.state).add_routes(router)
+            OpenAIService(self._dispatcher, self.pool, self.state).add_routes(router)
             site = Site(
                 router=router,
-                render_error=openai.render_error,
+                render_error=render_error,
                 cors=Cors(config.inference_origins),
                 max_body_bytes=config.max_body_bytes,
             )

@@ -111,7 +111,8 @@ def test_every_document_gets_its_embedding_in_order(harness: Harness) -> None:
     ] + [{"prompt_tokens": 6}, "Done"]
     assert harness.finished == [1]
     assert [frame.kind for frame in harness.frames] == [FrameKind.EMBEDDING] * 3 + [
-        FrameKind.EMBEDDING_END
+        FrameKind.EMBEDDING_USAGE,
+        FrameKind.EMBEDDING_END,
     ]
 
 

@@ -127,11 +127,11 @@ class Agent:
 
     @classmethod
     async def join(
-        cls, running: Running, agent_id: str = "id-1", name: str | None = "gpu-1"
+        cls, running: Running, agent_id: str = "id-1", name: str | None = "gpu-1", slots: int = 1
     ) -> Self:
-        """Connected and welcome, with one slot."""
+        """Connected and welcome."""
         agent = await cls.dial(running, agent_id)
-        agent.send(hello(name))
+        agent.send(hello(name, slots))
         assert isinstance(await agent.hear(), wire.Welcome)
         assert isinstance(await agent.hear(), wire.SetState)
         return agent

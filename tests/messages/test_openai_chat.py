@@ -6,18 +6,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from paddler.messages.openai import (
+from paddler.messages.openai.chat import (
     ChatChunk,
     ChatCompletionRequest,
     ChatDelta,
     ChatMessage,
     ChunkChoice,
+    FunctionDelta,
+    TextPart,
+    ToolCallDelta,
+)
+from paddler.messages.openai.common import (
     CompletionTokensDetails,
     CompletionUsage,
     ErrorBody,
     ErrorDetail,
     PromptTokensDetails,
-    TextPart,
 )
 
 SMALLEST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -52,17 +56,15 @@ def test_content_may_be_null() -> None:
         ("messages", [[{"role": "user", "content": "Hi"}]], [[], "Hi", None]),
         ("max_tokens", [1, None], [2**31, "5"]),
         ("max_completion_tokens", [1, None], [1.5]),
-        ("temperature", [0, 2, 0.5, None], [-0.1, 2.1, "warm"]),
-        ("top_p", [0, 1], [1.1]),
-        ("min_p", [0, 1], [-0.1]),
-        ("presence_penalty", [-2, 2], [2.1]),
-        ("frequency_penalty", [-2, 2], [-2.1]),
-        ("seed", [-(2**63), 2**63 - 1], [2**63, 0.5]),
+        ("temperature", [0, 2, 0.5, None], ["warm"]),
+        ("seed", [0, None], [0.5]),
+        ("tool_choice", ["none", "auto", "required", None], ["always", {"type": "custom"}]),
+        ("response_format", [{"type": "text"}, None], [{"type": "xml"}, "json"]),
         ("stop", ["a", ["a", "b"], None], [1]),
         ("stream", [True, None], ["yes"]),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_name(
+def test_a_value_of_the_wrong_kind_is_refused_by_name(
     name: str, allowed: list[Any], refused: list[Any]
 ) -> None:
     for value in allowed:
@@ -78,7 +80,7 @@ def test_a_chunk_has_the_keys_that_openais_have() -> None:
         created=7,
         model="m",
         system_fingerprint="fp_1",
-        choices=[ChunkChoice(delta=ChatDelta(content="a"))],
+        choices=[ChunkChoice(index=0, delta=ChatDelta(content="a"))],
     )
     assert json.loads(msgspec.json.encode(chunk)) == {
         "id": "chatcmpl-1",
@@ -96,6 +98,15 @@ def test_a_first_delta_may_say_that_there_is_no_refusal() -> None:
     delta = ChatDelta(role="assistant", content="", refusal=None)
     assert msgspec.json.encode(delta) == b'{"role":"assistant","content":"","refusal":null}'
     assert msgspec.json.encode(ChatDelta()) == b"{}"
+
+
+def test_a_call_is_named_once() -> None:
+    begins = ToolCallDelta(index=0, id="a", type="function", function=FunctionDelta("f", ""))
+    assert msgspec.json.encode(begins) == (
+        b'{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":""}}'
+    )
+    more = ToolCallDelta(index=0, function=FunctionDelta(arguments="{}"))
+    assert msgspec.json.encode(more) == b'{"index":0,"function":{"arguments":"{}"}}'
 
 
 def test_usage_has_the_keys_that_openais_has() -> None:

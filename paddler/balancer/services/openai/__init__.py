@@ -1,0 +1,1 @@
+"""The OpenAI-compatible service, an endpoint a module."""

@@ -1,0 +1,77 @@
+"""What the answers of chat and text completions have in common."""
+
+import msgspec
+
+from paddler.balancer.link import Concluded
+from paddler.balancer.services.openai.errors import Problem, problem_of
+from paddler.messages.inference import Failure, TokenUsage
+from paddler.messages.openai.common import (
+    CompletionTokensDetails,
+    CompletionUsage,
+    PromptTokensDetails,
+)
+from paddler.net.connection import Exchange
+from paddler.net.http import Response
+from paddler.proto import sse
+
+encode = msgspec.json.Encoder().encode
+
+MARK = "\0"
+"""Stands for a piece of text in an event that is made once and then cut at it."""
+_ENCODED_MARK = encode(MARK)[1:-1]
+
+
+class AnswerHead(msgspec.Struct, frozen=True):
+    """What every object of one answer repeats."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+
+class EventStream:
+    """Server-sent events up to ``[DONE]``; the status goes out once a slot is claimed."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+
+    def start(self) -> None:
+        """Send the status, once."""
+        if not self.exchange.is_started:
+            self.exchange.start(200, "text/event-stream", (("cache-control", "no-cache"),))
+
+    def tell(self, problem: Problem) -> None:
+        """Send an error event."""
+        self.exchange.write(sse.encode_event(problem.body))
+
+    def fail(self, outcome: Concluded | Failure) -> Response | None:
+        """End with an error: as the response, if nothing was sent yet."""
+        problem = problem_of(outcome)
+        if not self.exchange.is_started:
+            return problem.response()
+        self.tell(problem)
+        self.end()
+        return None
+
+    def end(self) -> None:
+        """Say that nothing follows."""
+        self.exchange.write(sse.DONE)
+        self.exchange.finish()
+
+
+def around_mark(event: bytes) -> tuple[bytes, bytes]:
+    """What stands before and after the mark, so that both ways of writing one cannot differ."""
+    before, after = event.rsplit(_ENCODED_MARK, 1)
+    return before, after
+
+
+def usage_of(usage: TokenUsage) -> CompletionUsage:
+    """OpenAI's token counts for ours."""
+    return CompletionUsage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+        prompt_tokens_details=PromptTokensDetails(usage.cached_prompt_tokens),
+        completion_tokens_details=CompletionTokensDetails(usage.reasoning_tokens),
+    )

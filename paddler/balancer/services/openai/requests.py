@@ -1,0 +1,131 @@
+"""Reading requests, and what several endpoints take from them alike."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from paddler.balancer.services.body import JSON_TYPE
+from paddler.balancer.services.openai.errors import ParameterError
+from paddler.errors import ClientError
+from paddler.messages.link import Sampling
+from paddler.messages.state import I32_MAX, I32_MIN
+from paddler.net.http import Request
+
+T = TypeVar("T")
+
+DEFAULT_MAX_TOKENS: Final = 2000
+MAX_CHOICES: Final = 128
+MAX_STOP_TEXTS: Final = 16  # OpenAI takes 4; clients of other services send more
+
+
+# What OpenAI's API reference allows, and llama.cpp can do.
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "best_of": (1, MAX_CHOICES),
+    "frequency_penalty": (-2, 2),
+    "min_p": (0, 1),
+    "n": (1, MAX_CHOICES),
+    "presence_penalty": (-2, 2),
+    "seed": (-(2**63), 2**63 - 1),
+    "temperature": (0, 2),
+    "top_k": (I32_MIN, I32_MAX),
+    "top_logprobs": (0, 20),
+    "top_p": (0, 1),
+}
+_BIAS_RANGE: Final = (-100, 100)
+
+# How msgspec ends a complaint about a part of the document.
+_PLACE: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
+
+
+def read(request: Request, decode: Callable[[bytes], T]) -> T:
+    """The request's body, decoded and its numbers in range; :class:`ClientError` 400 otherwise."""
+    if not JSON_TYPE.fullmatch(request.headers.get("content-type") or ""):
+        raise ClientError(
+            "the body must be JSON, and say so: content-type: application/json",
+            code="content_type",
+        )
+    try:
+        decoded = decode(request.body)
+    except msgspec.ValidationError as error:
+        raise _refusal_of(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ClientError(f"the body is not valid JSON: {error}", code="json") from error
+    check_ranges(decoded)
+    return decoded
+
+
+def check_ranges(request: object) -> None:
+    """Refuse numbers that mean nothing."""
+    for name, (low, high) in RANGES.items():
+        check_range(name, getattr(request, name, None), low, high)
+
+
+def check_range(name: str, value: float | None, low: float, high: float) -> None:
+    """Refuse ``value`` unless it is absent or in range."""
+    if value is not None and not low <= value <= high:
+        raise ParameterError(name, f"{name} is {value}; it must be between {low} and {high}")
+
+
+def sampling_of(request: Any, *, top_logprobs: int | None = None) -> Sampling:
+    """The sampling values that a request sets; the desired state fills in the others.
+
+    ``request`` is of any endpoint; it may lack some of the fields.
+    """
+
+    def asked(name: str) -> Any:
+        return getattr(request, name, None)
+
+    return Sampling(
+        temperature=asked("temperature"),
+        top_p=asked("top_p"),
+        top_k=asked("top_k"),
+        min_p=asked("min_p"),
+        presence_penalty=asked("presence_penalty"),
+        frequency_penalty=asked("frequency_penalty"),
+        seed=asked("seed"),
+        logit_bias=_bias_of(asked("logit_bias")),
+        top_logprobs=top_logprobs,
+    )
+
+
+def sampling_of_choice(sampling: Sampling, index: int) -> Sampling:
+    """The same for one of several choices: a seed gives each choice a text of its own."""
+    if sampling.seed is None or index == 0:
+        return sampling
+    return msgspec.structs.replace(sampling, seed=sampling.seed + index)
+
+
+def stop_texts(stop: str | list[str] | None) -> tuple[str, ...]:
+    """``stop`` as texts. Empty ones stop nothing."""
+    texts = [stop] if isinstance(stop, str) else stop or []
+    if len(texts) > MAX_STOP_TEXTS:
+        raise ParameterError(
+            "stop", f"stop has {len(texts)} texts; at most {MAX_STOP_TEXTS} are allowed"
+        )
+    return tuple(text for text in texts if text)
+
+
+def _bias_of(bias: dict[str, float] | None) -> dict[int, float] | None:
+    if not bias:
+        return None
+    by_token = {}
+    for text, value in bias.items():
+        if not re.fullmatch(r"[0-9]{1,9}", text):
+            raise ParameterError(
+                "logit_bias", f"logit_bias has the key {text!r}; keys are ids of tokens"
+            )
+        check_range(f"logit_bias[{text}]", value, *_BIAS_RANGE)
+        by_token[int(text)] = value
+    return by_token
+
+
+def _refusal_of(complaint: str) -> ClientError:
+    """What msgspec complains about, the place in front as people write it."""
+    found = _PLACE.search(complaint)
+    what = complaint[: found.start()] if found else complaint
+    what = what.replace("`", "")
+    if found and (place := found["place"]):
+        return ParameterError(place, f"{place}: {what}")
+    return ClientError(what, code="json")

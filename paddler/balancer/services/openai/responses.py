@@ -1,0 +1,342 @@
+"""``POST /v1/responses``, whole and as events."""
+
+import time
+from typing import Any, Final
+
+import msgspec
+
+from paddler._fastpath import FRAMING_RAW, Sink
+from paddler.balancer.link import Agent, Completed
+from paddler.balancer.relay import Dispatcher, Outcome
+from paddler.balancer.services.openai.errors import Problem, problem_in, problem_of
+from paddler.balancer.services.openai.gathering import (
+    CONTENT_TAG,
+    REASONING_TAG,
+    TAGS,
+    Calls,
+    GatheredCall,
+    GatheredChoice,
+)
+from paddler.balancer.services.openai.responses_request import agent_request
+from paddler.balancer.services.outlet import StreamingOutlet
+from paddler.ids import new_id
+from paddler.messages.inference import TokenUsage
+from paddler.messages.link import Finished, FrameKind, decode_call_delta
+from paddler.messages.openai import responses as api
+from paddler.net.connection import Exchange
+from paddler.net.http import Response, json
+from paddler.proto import sse
+
+encode = msgspec.json.Encoder().encode
+decode_request = msgspec.json.Decoder(api.ResponsesRequest).decode
+
+
+async def create_response(
+    dispatcher: Dispatcher, exchange: Exchange, request: api.ResponsesRequest
+) -> Response | None:
+    """Serve one request."""
+    asked = agent_request(request)
+    snapshot = begun(request)
+    if not request.stream:
+        gathered = GatheredChoice()
+        outcome = await dispatcher.run(asked.job, gathered, asked.sampling, asked.delivery)
+        return whole_response(snapshot, gathered, outcome)
+    with EventOutlet(exchange, snapshot) as outlet:
+        return outlet.end(await dispatcher.run(asked.job, outlet, asked.sampling, asked.delivery))
+
+
+def begun(request: api.ResponsesRequest) -> api.Response:
+    """The response before anything was generated."""
+    wanted = request.text.format if request.text is not None else None
+    return api.Response(
+        id=f"resp_{new_id()}",
+        created_at=int(time.time()),
+        status="in_progress",
+        instructions=request.instructions,
+        model=request.model,
+        tools=[
+            api.EchoedTool(
+                name=tool.name or "",
+                description=tool.description,
+                parameters=tool.parameters,
+                strict=tool.strict,
+            )
+            for tool in request.tools
+            if tool.type == "function"
+        ],
+        parallel_tool_calls=request.parallel_tool_calls is not False,
+        metadata=request.metadata or {},
+        tool_choice=request.tool_choice or "auto",
+        temperature=1 if request.temperature is None else request.temperature,
+        top_p=1 if request.top_p is None else request.top_p,
+        text={"format": {"type": "text"} if wanted is None else format_of(wanted)},
+    )
+
+
+def format_of(wanted: api.TextFormat) -> dict[str, Any]:
+    """The request's format, without what it leaves out."""
+    return {
+        name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None
+    }
+
+
+def completed(
+    snapshot: api.Response, output: list[api.OutputItem], finished: Finished
+) -> api.Response:
+    """The response at its end."""
+    is_cut = finished.reason == "length"
+    return msgspec.structs.replace(
+        snapshot,
+        status="incomplete" if is_cut else "completed",
+        incomplete_details=api.IncompleteDetails() if is_cut else None,
+        output=output,
+        usage=usage_of(finished.usage),
+    )
+
+
+def usage_of(usage: TokenUsage) -> api.ResponseUsage:
+    """OpenAI's token counts for ours."""
+    return api.ResponseUsage(
+        input_tokens=usage.prompt_tokens,
+        input_tokens_details=api.InputTokensDetails(usage.cached_prompt_tokens),
+        output_tokens=usage.completion_tokens,
+        output_tokens_details=api.OutputTokensDetails(usage.reasoning_tokens),
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+    )
+
+
+# --- items -------------------------------------------------------------------------------------
+
+
+def reasoning_item(index: int, text: str) -> api.ReasoningOutput:
+    """A thought, at its place in the output."""
+    return api.ReasoningOutput(
+        id=f"rs_{index}", content=(api.ReasoningText(text),), status="completed"
+    )
+
+
+def message_item(index: int, text: str, status: api.ItemStatus) -> api.MessageOutput:
+    """What the model said, at its place in the output."""
+    return api.MessageOutput(id=f"msg_{index}", status=status, content=(api.OutputText(text=text),))
+
+
+def call_item(index: int, call: GatheredCall, status: api.ItemStatus) -> api.FunctionCallOutput:
+    """A call, at its place in the output."""
+    return api.FunctionCallOutput(
+        id=f"fc_{index}",
+        call_id=call.id,
+        name=call.name,
+        arguments=call.arguments if status != "in_progress" else "",
+        status=status,
+    )
+
+
+# --- whole -------------------------------------------------------------------------------------
+
+
+def whole_response(snapshot: api.Response, gathered: GatheredChoice, outcome: Outcome) -> Response:
+    """The response for how the request ended: a thought, a message, then the calls."""
+    if not isinstance(outcome, Completed):
+        return problem_of(outcome).response()
+    if gathered.problem is not None:
+        return gathered.problem.response()
+    status: api.ItemStatus = "incomplete" if outcome.finished.reason == "length" else "completed"
+    output: list[api.OutputItem] = []
+    if reasoning := gathered.reasoning:
+        output.append(reasoning_item(len(output), reasoning))
+    content = gathered.content
+    if content or not gathered.calls:
+        output.append(message_item(len(output), content, status))
+    for call in gathered.calls:
+        output.append(call_item(len(output), call, status))
+    return json(200, encode(completed(snapshot, output, outcome.finished)))
+
+
+# --- events ------------------------------------------------------------------------------------
+
+
+class OpenItem:
+    """The output item that is being told: ``tag`` says what its text is."""
+
+    __slots__ = ("call", "index", "item_id", "pieces", "tag")
+
+    def __init__(self, index: int, tag: bytes, call: GatheredCall | None = None) -> None:
+        self.index = index
+        self.tag = tag
+        self.call = call
+        self.item_id = f"{_ID_PREFIXES[tag]}_{index}"
+        self.pieces: list[bytes] = []  # JSON string contents
+
+    @property
+    def text(self) -> str:
+        """What was told of it."""
+        return msgspec.json.decode(b'"%b"' % b"".join(self.pieces), type=str)
+
+
+_CALL: Final = b"f"
+_ID_PREFIXES: Final = {CONTENT_TAG: "msg", REASONING_TAG: "rs", _CALL: "fc"}
+
+
+class EventOutlet(StreamingOutlet):
+    """An answer as the gapless sequence of events that OpenAI's clients follow.
+
+    A piece of text costs no JSON work: its event is put together around it.
+    """
+
+    def __init__(self, exchange: Exchange, snapshot: api.Response) -> None:
+        super().__init__(self._write_text, FRAMING_RAW, exchange.flow, exchange.abort)
+        self._exchange = exchange
+        self._snapshot = snapshot
+        self._sequence = 0
+        self._output: list[api.OutputItem] = []
+        self._item: OpenItem | None = None
+        self._calls = Calls()
+        self._problem: Problem | None = None
+
+    def open_sink(self, stream_id: int, agent: Agent, now: float) -> Sink:
+        """Pieces of text with their tags."""
+        self._start()
+        return self._make_sink(stream_id, TAGS, b"", now)
+
+    def on_result(self, kind: FrameKind, payload: bytes, agent: Agent) -> None:
+        """Tell calls; remember the first failure that does not end the answer."""
+        if kind is FrameKind.CALL:
+            delta = decode_call_delta(payload)
+            call = self._calls.take(delta)
+            if delta.name is not None:
+                self._close_item("completed")
+                self._open_item(_CALL, call)
+            if delta.arguments and self._item is not None:
+                self._event(
+                    "response.function_call_arguments.delta",
+                    item_id=self._item.item_id,
+                    output_index=self._item.index,
+                    delta=delta.arguments,
+                )
+        elif kind is FrameKind.RESULT:
+            self._problem = self._problem or problem_in(payload)
+
+    def end(self, outcome: Outcome) -> Response | None:
+        """Tell how it ended, by an error response if nothing was sent yet."""
+        if not isinstance(outcome, Completed):
+            if not self._exchange.is_started:
+                return problem_of(outcome).response()
+            self._fail(problem_of(outcome))
+        elif self._problem is not None:
+            self._fail(self._problem)
+        else:
+            is_cut = outcome.finished.reason == "length"
+            self._close_item("incomplete" if is_cut else "completed")
+            response = completed(self._snapshot, self._output, outcome.finished)
+            self._event(f"response.{response.status}", response=response)
+        self._exchange.finish()
+        return None
+
+    # --- text --------------------------------------------------------------------------------
+
+    def _write_text(self, tagged: bytes) -> None:
+        """Tell a piece of text, JSON string contents behind its tag. Called for every token."""
+        tag, text = tagged[:1], tagged[1:]
+        if tag not in _ID_PREFIXES:
+            return  # the text of calls is told as calls
+        item = self._item
+        if item is None or item.tag != tag:
+            self._close_item("completed")
+            item = self._open_item(tag)
+        item.pieces.append(text)
+        is_content = tag == CONTENT_TAG
+        name = b"response.output_text.delta" if is_content else b"response.reasoning_text.delta"
+        self._exchange.write(
+            b'event: %b\ndata: {"type":"%b","sequence_number":%d,"item_id":"%b",'
+            b'"output_index":%d,"content_index":0,"delta":"%b"%b}\n\n'
+            % (
+                name,
+                name,
+                self._next_number(),
+                item.item_id.encode(),
+                item.index,
+                text,
+                b',"logprobs":[]' if is_content else b"",
+            )
+        )
+
+    # --- events ------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._exchange.is_started:
+            return
+        self._exchange.start(200, "text/event-stream", (("cache-control", "no-cache"),))
+        self._event("response.created", response=self._snapshot)
+        self._event("response.in_progress", response=self._snapshot)
+
+    def _open_item(self, tag: bytes, call: GatheredCall | None = None) -> OpenItem:
+        item = self._item = OpenItem(len(self._output), tag, call)
+        place = {"output_index": item.index}
+        if call is not None:
+            added: Any = call_item(item.index, call, "in_progress")
+        elif tag == REASONING_TAG:
+            added = api.ReasoningOutput(id=item.item_id, status="in_progress")
+        else:
+            added = api.MessageOutput(id=item.item_id, status="in_progress", content=())
+        self._event("response.output_item.added", **place, item=added)
+        if tag == CONTENT_TAG:
+            self._event(
+                "response.content_part.added",
+                item_id=item.item_id,
+                **place,
+                content_index=0,
+                part=api.OutputText(text=""),
+            )
+        return item
+
+    def _close_item(self, status: api.ItemStatus) -> None:
+        """Tell the end of the item that is open, if there is one."""
+        item, self._item = self._item, None
+        if item is None:
+            return
+        place = {"item_id": item.item_id, "output_index": item.index}
+        whole: api.OutputItem
+        if item.call is not None:
+            whole = call_item(item.index, item.call, status)
+            self._event(
+                "response.function_call_arguments.done",
+                **place,
+                name=item.call.name,
+                arguments=item.call.arguments,
+            )
+        elif item.tag == REASONING_TAG:
+            whole = reasoning_item(item.index, item.text)
+            self._event("response.reasoning_text.done", **place, content_index=0, text=item.text)
+        else:
+            whole = message_item(item.index, item.text, status)
+            self._event(
+                "response.output_text.done",
+                **place,
+                content_index=0,
+                text=item.text,
+                logprobs=[],
+            )
+            self._event(
+                "response.content_part.done",
+                **place,
+                content_index=0,
+                part=api.OutputText(text=item.text),
+            )
+        self._output.append(whole)
+        self._event("response.output_item.done", output_index=item.index, item=whole)
+
+    def _fail(self, problem: Problem) -> None:
+        code: Any = "server_error" if problem.status >= 500 else "invalid_prompt"
+        failed = msgspec.structs.replace(
+            self._snapshot, status="failed", error=api.ResponseError(code, problem.message)
+        )
+        self._event("response.failed", response=failed)
+
+    def _event(self, kind: str, /, **fields: Any) -> None:
+        data = {"type": kind, "sequence_number": self._next_number(), **fields}
+        self._exchange.write(sse.encode_event(encode(data), event=kind))
+
+    def _next_number(self) -> int:
+        number = self._sequence
+        self._sequence += 1
+        return number
