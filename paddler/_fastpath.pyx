@@ -970,6 +970,7 @@ cdef class Sink:
     cdef readonly uint32_t stream_id
     cdef readonly Py_ssize_t tokens
     cdef readonly double heard_at
+    cdef readonly double first_token_at  # 0: none has come
     cdef readonly Py_ssize_t unsent_bytes
     cdef readonly bint is_overrun
     cdef bint paused
@@ -1082,6 +1083,7 @@ cdef class Relay:
     """Passes the frames of one link on to the sinks of its open streams."""
 
     cdef dict sinks
+    cdef readonly uint64_t tokens  # passed on to clients, over all streams
 
     def __cinit__(self):
         self.sinks = {}
@@ -1140,7 +1142,10 @@ cdef class Relay:
                     reason = b""
                     try:
                         if sink.put_token(kind, payload, payload_bytes):
+                            if sink.tokens == 0:
+                                sink.first_token_at = now
                             sink.tokens += 1
+                            self.tokens += 1
                     except Exception as error:
                         # One stream's broken transport may not cost the others their frames.
                         sink.is_overrun = True
@@ -1150,7 +1155,10 @@ cdef class Relay:
                         events.append((stream_id, OVERRUN, 0, reason))
                 else:
                     if kind < FIRST_STRUCTURED_KIND:
+                        if sink.tokens == 0:
+                            sink.first_token_at = now
                         sink.tokens += 1
+                        self.tokens += 1
                     events.append((stream_id, kind, flags, payload[:payload_bytes]))
         finally:
             PyBuffer_Release(&view)

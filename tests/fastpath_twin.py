@@ -277,6 +277,7 @@ class Sink:
             raise TypeError("prefix")
         self.stream_id = stream_id
         self.heard_at = heard_at
+        self.first_token_at = 0.0
         self.tokens = 0
         self.unsent_bytes = 0
         self.is_overrun = False
@@ -303,10 +304,14 @@ class Sink:
             raise ValueError("nothing to write to")
         self._put(bytes(borrow(body)))
 
-    def put_token(self, kind: int, payload: bytes) -> None:
+    def put_token(self, kind: int, payload: bytes) -> bool:
         prefix = dict(enumerate(self._prefixes)).get(kind)
-        if prefix is not None and self._put(prefix + payload + self._suffix):
-            self.tokens += 1
+        return prefix is not None and self._put(prefix + payload + self._suffix)
+
+    def count_token(self, now: float) -> None:
+        if self.tokens == 0:
+            self.first_token_at = now
+        self.tokens += 1
 
     def _put(self, body: bytes) -> bool:
         if self.is_overrun or not body:
@@ -328,6 +333,7 @@ class Sink:
 class Relay:
     def __init__(self) -> None:
         self._sinks: dict[int, Sink] = {}
+        self.tokens = 0
 
     def __len__(self) -> int:
         return len(self._sinks)
@@ -350,12 +356,15 @@ class Relay:
             if kind >= FIRST_STRUCTURED_KIND:
                 events.append((stream_id, kind, flags, payload))
             elif sink.write is None:
-                sink.tokens += 1
+                sink.count_token(now)
+                self.tokens += 1
                 events.append((stream_id, kind, flags, payload))
             else:
                 reason = b""
                 try:
-                    sink.put_token(kind, payload)
+                    if sink.put_token(kind, payload):
+                        sink.count_token(now)
+                        self.tokens += 1
                 except Exception as error:
                     sink.is_overrun = True
                     reason = repr(error).encode()

@@ -180,6 +180,20 @@ def test_structured_frames_come_back_in_order(impl: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+def test_the_first_token_is_timed_and_all_are_counted(impl: ModuleType) -> None:
+    sinks = [sink_of(impl, lambda _: None, stream_id=stream_id) for stream_id in (1, 2)]
+    relay = relay_of(impl, *sinks)
+    relay.feed(encode_data_frame(1, FrameKind.RESULT, b"{}"), 1.0)
+    assert (sinks[0].first_token_at, relay.tokens) == (0.0, 0)
+    relay.feed(token(b"a") + token(b"b"), 2.0)
+    relay.feed(token(b"c") + token(b"d", stream_id=2), 3.0)
+    assert [sink.first_token_at for sink in sinks] == [2.0, 3.0]
+    assert relay.tokens == 4
+    relay.close(1)
+    assert relay.tokens == 4
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 def test_tokens_of_a_sink_without_write_come_back_whatever_their_kind(impl: ModuleType) -> None:
     sink = sink_of(impl, None, prefixes=())
     events = relay_of(impl, sink).feed(token(b"a") + token(b"b", kind=TOOL_CALL), 1.0)
@@ -441,10 +455,17 @@ def run(impl: ModuleType, plans: list[tuple], data: list[bytes], pauses: list[in
                 sink.is_paused = step % 3 != 2
         events.append(outcome(relay.feed, message, float(step)))
     state = [
-        (sink.tokens, sink.heard_at, sink.unsent_bytes, sink.is_paused, sink.is_overrun)
+        (
+            sink.tokens,
+            sink.heard_at,
+            sink.first_token_at,
+            sink.unsent_bytes,
+            sink.is_paused,
+            sink.is_overrun,
+        )
         for sink in sinks
     ]
-    return written, events, state
+    return written, events, state, relay.tokens
 
 
 @settings(deadline=None)

@@ -11,13 +11,14 @@ from paddler import __version__
 from paddler.agent.cpu import engine_threads
 from paddler.agent.jobs import Jobs
 from paddler.agent.link import Link
+from paddler.agent.questions import Questions
 from paddler.agent.reconcile import Reconciler
 from paddler.agent.status import StatusBoard
 from paddler.agent.supervisor import Supervisor
 from paddler.config import AgentConfig
 from paddler.ids import new_id
 from paddler.messages import link as wire
-from paddler.messages.worker import Progress
+from paddler.messages.worker import Opened, Progress
 from paddler.signals import StopSignals
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Agent:
         self.progress: Progress | None = None
         self.on_progress: Callable[[], object] = lambda: None
         self._board = StatusBoard(config.slots)
+        self._questions = Questions()
+        self._tasks: asyncio.TaskGroup | None = None
         self._jobs = Jobs()
         self._supervisor = Supervisor(self)
         self._reconciler = Reconciler(
@@ -73,6 +76,7 @@ class Agent:
             "paddler agent %s: %d slots for %s", __version__, config.slots, config.management.text
         )
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             running = [
                 tasks.create_task(self._reconciler.run(), name="reconcile"),
                 tasks.create_task(self._link.run(), name="link"),
@@ -80,6 +84,7 @@ class Agent:
             try:
                 yield self
             finally:
+                self._tasks = None
                 for task in running:
                     task.cancel()
 
@@ -96,8 +101,12 @@ class Agent:
 
     # --- from the link -------------------------------------------------------------------------
 
+    def on_welcome(self) -> None:
+        """The balancer took this agent in."""
+
     def on_state(self, message: wire.SetState) -> None:
         """Run this state, unless this agent is about to end."""
+        self._questions.on_state(message.state)
         if not self._is_stopping:
             self._reconciler.want(message.state, is_default=message.is_default)
 
@@ -108,6 +117,11 @@ class Agent:
     def on_stop(self, message: wire.StopStream) -> None:
         """End a request."""
         self._jobs.stop(message)
+
+    def on_question(self, message: wire.Question) -> None:
+        """Answer, which may take a moment."""
+        if self._tasks is not None:
+            self._tasks.create_task(self._answer(message), name=f"question {message.number}")
 
     def on_link_lost(self) -> None:
         """Running requests have no client any more; the model stays loaded."""
@@ -129,7 +143,14 @@ class Agent:
         self.progress = progress
         self.on_progress()
 
+    def on_worker_opened(self, opened: Opened) -> None:
+        """Remember what the model file says, for who asks."""
+        self._questions.on_opened(opened.metadata, opened.special_tokens)
+
     def on_worker_gone(self, reason: str) -> None:
         """Report no slots before anything is handed back, so that it is placed elsewhere."""
         self._reconciler.on_worker_gone(reason)
         self._jobs.on_worker_gone(reason)
+
+    async def _answer(self, question: wire.Question) -> None:
+        self._link.send_answer(await self._questions.answer(question))

@@ -12,7 +12,7 @@ from paddler import __version__
 from paddler.config import Address, split_address
 from paddler.errors import PaddlerError, RemoteProtocolError
 from paddler.messages import link as wire
-from paddler.messages.agents import AgentStatus
+from paddler.messages.agents import AgentDetails, AgentStatus
 from paddler.net.client import Backoff, connect_websocket
 from paddler.net.websocket import WebSocketConnection, WebSocketSettings
 
@@ -30,6 +30,9 @@ CLOSE_GOING_AWAY: Final = 1001
 class LinkListener(Protocol):
     """Who acts on what the balancer says."""
 
+    def on_welcome(self) -> None:
+        """The balancer took this agent in."""
+
     def on_state(self, message: wire.SetState) -> None:
         """Run this state."""
 
@@ -38,6 +41,9 @@ class LinkListener(Protocol):
 
     def on_stop(self, message: wire.StopStream) -> None:
         """End a request."""
+
+    def on_question(self, message: wire.Question) -> None:
+        """Answer, soon, with :meth:`Link.send_answer`."""
 
     def on_link_lost(self) -> None:
         """The connection is gone; a new one is being tried."""
@@ -96,6 +102,16 @@ class Link:
         """Report a change; without a connection the next ``Hello`` carries it."""
         if self._connection is not None:
             self._connection.send(wire.StatusReport(status))
+
+    def send_details(self, details: AgentDetails) -> None:
+        """Tell more of this agent; without a connection it is told after the next welcome."""
+        if self._connection is not None and self._connection.is_welcome:
+            self._connection.send(wire.DetailsReport(details))
+
+    def send_answer(self, answer: wire.Answer) -> None:
+        """Answer a question; dropped without a connection, as nobody waits for it then."""
+        if self._connection is not None:
+            self._connection.send(answer)
 
     def send_data(self, message: bytes) -> None:
         """Send a data message; dropped without a connection, as nobody waits for it then."""
@@ -169,6 +185,7 @@ class LinkConnection:
             case wire.Welcome():
                 self.is_welcome = True
                 log.info("connected to balancer %s", message.version)
+                self._listener.on_welcome()
             case wire.Refused():
                 log.error("the balancer refuses this agent: %s", message.reason)
             case wire.SetState():
@@ -177,6 +194,8 @@ class LinkConnection:
                 self._listener.on_start(message)
             case wire.StopStream():
                 self._listener.on_stop(message)
+            case wire.Question():
+                self._listener.on_question(message)
 
     def on_binary(self, data: memoryview) -> None:
         """The balancer sends no data messages."""

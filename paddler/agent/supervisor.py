@@ -56,6 +56,9 @@ class WorkerListener(Protocol):
     def on_worker_progress(self, progress: wire.Progress) -> None:
         """How far a worker is with loading."""
 
+    def on_worker_opened(self, opened: wire.Opened) -> None:
+        """What a worker read of its model file."""
+
     def on_worker_gone(self, reason: str) -> None:
         """A running worker ended by itself."""
 
@@ -227,6 +230,8 @@ class Supervisor:
                 worker.pinged_at = None
             case wire.Progress():
                 self._listener.on_worker_progress(message)
+            case wire.Opened():
+                self._listener.on_worker_opened(message)
 
     async def _watch_worker(self, worker: Worker) -> None:
         """Notice a worker that ends or is stuck."""

@@ -12,16 +12,24 @@ import uvloop
 
 from paddler import __version__
 from paddler.balancer import pool
+from paddler.balancer.chronicle import Chronicle
 from paddler.balancer.desired_state import DesiredStateStore, open_database
+from paddler.balancer.history import History
+from paddler.balancer.journal import Journal
 from paddler.balancer.link import Pool
+from paddler.balancer.measures import Measures
 from paddler.balancer.relay import Dispatcher
 from paddler.balancer.services.agents import AgentsService
 from paddler.balancer.services.embeddings import EmbeddingService
+from paddler.balancer.services.health import Readiness
 from paddler.balancer.services.inference import InferenceService
 from paddler.balancer.services.inference_socket import InferenceSocketService
+from paddler.balancer.services.live import LiveStreams
 from paddler.balancer.services.management import ManagementService
+from paddler.balancer.services.metrics import MetricsService
 from paddler.balancer.services.openai.errors import render_error
 from paddler.balancer.services.openai.service import OpenAIService
+from paddler.balancer.services.operations import OperationsService
 from paddler.balancer.services.panel import PanelService
 from paddler.balancer.statsd import report_gauges
 from paddler.balancer.waitline import Waitline
@@ -38,6 +46,7 @@ log = logging.getLogger(__name__)
 # have a smaller bound of their own.
 MAX_UNSENT_EMBEDDING_BYTES: Final = 64 * 1024 * 1024
 CLOSE_TIMEOUT_S: Final = 0.5
+MANAGEMENT_FLAG: Final = "--management-addr"
 
 
 def run(config: BalancerConfig) -> int:
@@ -65,22 +74,38 @@ class Balancer:
     def __init__(self, config: BalancerConfig) -> None:
         self._config = config
         self.state = DesiredStateStore(open_database(config.state_database))
-        self.pool: Pool = pool.Pool()
+        self.journal = Journal()
+        self._chronicle = Chronicle(self.journal)
+        self.pool: Pool = pool.Pool(listener=self._chronicle)
         self._waitline = Waitline(
             self.pool,
             limit=config.buffering.max_requests,
             timeout_s=config.buffering.timeout_ms / 1000,
         )
+        self._measures = Measures()
+        self._history = History(self.pool, self._waitline)
         self._dispatcher = Dispatcher(
-            self.pool, self._waitline, item_timeout_s=config.buffering.item_timeout_ms / 1000
+            self.pool,
+            self._waitline,
+            item_timeout_s=config.buffering.item_timeout_ms / 1000,
+            listeners=(
+                self._measures.on_record,
+                self._history.on_record,
+                self._chronicle.on_record,
+            ),
         )
         self._agents = AgentsService(self.pool, self.state)
-        self._management = ManagementService(self.pool, self._waitline, self.state)
+        self._streams = LiveStreams()
+        self._management = ManagementService(
+            self.pool, self._waitline, self.state, self._streams, self._chronicle
+        )
+        self._operations = OperationsService(
+            self.pool, self.state, self.journal, self._history, self._chronicle, self._streams
+        )
         self._sockets = InferenceSocketService(
             self._dispatcher, self.state, max_message_bytes=config.max_body_bytes
         )
-        self._listeners: list[Listener] = []
-        self._management_listener: Listener | None = None
+        self._listeners: dict[str, Listener] = {}  # by flag
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Balancer"]:
@@ -89,30 +114,33 @@ class Balancer:
         try:
             await self._listen()
             async with asyncio.TaskGroup() as tasks:
-                reporter = None
+                running = [
+                    tasks.create_task(self._history.run(), name="history"),
+                    tasks.create_task(self._chronicle.run(), name="chronicle"),
+                ]
                 if statsd.address is not None:
-                    reporter = tasks.create_task(
-                        report_gauges(
-                            statsd.address,
-                            statsd.prefix,
-                            statsd.interval_ms / 1000,
-                            self.pool,
-                            self._waitline,
-                        )
+                    reporting = report_gauges(
+                        statsd.address,
+                        statsd.prefix,
+                        statsd.interval_ms / 1000,
+                        self.pool,
+                        self._waitline,
                     )
+                    running.append(tasks.create_task(reporting, name="statsd"))
                 yield self
-                if reporter is not None:
-                    reporter.cancel()
+                for task in running:
+                    task.cancel()
         finally:
             await self._close()
 
     async def drain(self) -> None:
         """Stop accepting, let running answers finish within the drain timeout, end the others."""
         grace_s = self._config.drain_timeout_ms / 1000
-        for listener in self._listeners:
+        for listener in self._listeners.values():
             listener.close()
+        self._streams.close()
         self._sockets.drain()
-        clients = [one for one in self._listeners if one is not self._management_listener]
+        clients = [one for flag, one in self._listeners.items() if flag != MANAGEMENT_FLAG]
         timer = asyncio.get_running_loop().call_later(grace_s, self._dispatcher.stop)
         try:
             # A second more: what the timer ends still has to reach its client.
@@ -128,8 +156,18 @@ class Balancer:
         management = Router()
         self._management.add_routes(management)
         self._agents.add_routes(management)
-        self._management_listener = await self._open(
-            "--management-addr",
+        self._operations.add_routes(management)
+        metrics = MetricsService(
+            config.statsd.prefix,
+            self.pool,
+            self._waitline,
+            self._measures,
+            self._count_connections,
+        )
+        management.add("GET", "/metrics", metrics.get_metrics)
+        readiness = Readiness(self.pool)
+        await self._open(
+            MANAGEMENT_FLAG,
             config.management,
             Site(router=management, cors=Cors(config.management_origins | panel_origins)),
         )
@@ -137,6 +175,7 @@ class Balancer:
         inference = Router()
         InferenceService(self._dispatcher, self.state).add_routes(inference)
         self._sockets.add_routes(inference)
+        inference.add("GET", "/ready", readiness.get_ready)
         EmbeddingService(self._dispatcher, self.pool, self.state).add_routes(inference)
         await self._open(
             "--inference-addr",
@@ -151,6 +190,7 @@ class Balancer:
         if config.openai is not None:
             router = Router()
             OpenAIService(self._dispatcher, self.pool, self.state).add_routes(router)
+            router.add("GET", "/ready", readiness.get_ready)
             site = Site(
                 router=router,
                 render_error=render_error,
@@ -169,16 +209,24 @@ class Balancer:
             listener = await listen(site, address.host, address.port)
         except OSError as error:
             raise StartError(explain_bind_error(flag, address, error)) from error
-        self._listeners.append(listener)
+        self._listeners[flag] = listener
         log.info("%s: listening on %s", flag, join_address(address.host, address.port))
         return listener
 
+    def _count_connections(self) -> dict[str, int]:
+        """Open connections by listener."""
+        return {
+            flag.removeprefix("--").removesuffix("-addr"): len(listener.connections)
+            for flag, listener in self._listeners.items()
+        }
+
     async def _close(self) -> None:
         self._dispatcher.stop()
+        self._streams.close()
         try:
             # Close frames go out at once; who does not answer them is not waited for.
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await asyncio.gather(*(listener.stop(0) for listener in self._listeners))
+                await asyncio.gather(*(listener.stop(0) for listener in self._listeners.values()))
         except TimeoutError:
             log.info("some clients did not answer the end of their connection")
         self.state.close()

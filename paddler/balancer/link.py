@@ -12,13 +12,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from paddler._fastpath import OVERRUN, Relay, Sink
 from paddler.balancer import pool
-from paddler.errors import RemoteProtocolError
+from paddler.errors import PaddlerError, RemoteProtocolError
 from paddler.messages import link as wire
 from paddler.messages.inference import Failure
 from paddler.messages.link import (
@@ -109,7 +109,8 @@ def discard(_: bytes) -> None:
 class Stream:
     """One request on one agent. ``ended`` tells its client's side how it went.
 
-    ``was_heard``: the client has got a part of the answer, tokens aside.
+    ``was_heard``: the client has got a part of the answer, tokens aside; ``first_result_at``
+    is when.
     """
 
     __slots__ = (
@@ -122,6 +123,7 @@ class Stream:
         "_timer",
         "agent",
         "ended",
+        "first_result_at",
         "sink",
         "stream_id",
         "was_heard",
@@ -137,6 +139,7 @@ class Stream:
         self._item_timeout_s = item_timeout_s
         self._state = StreamState.RUNNING
         self.was_heard = False
+        self.first_result_at: float | None = None
         self.stream_id = stream_id
         self.agent = lease.agent
         self.ended: asyncio.Future[Ending] = self._loop.create_future()
@@ -184,7 +187,9 @@ class Stream:
                 | FrameKind.SCORED
                 | FrameKind.EMBEDDING_USAGE
             ) as result:
-                self.was_heard = True
+                if not self.was_heard:
+                    self.was_heard = True
+                    self.first_result_at = self._loop.time()
                 self._outlet.on_result(result, payload, self.agent)
             case FrameKind.FAILED | FrameKind.EMBEDDING_END:
                 msgspec.json.decode(payload)  # it goes out as it is: rubbish must not
@@ -220,6 +225,16 @@ def item_timeout(timeout_s: float) -> Failure:
     )
 
 
+class AskFailed(PaddlerError):
+    """A question got no answer: the agent says why, is gone (502), or is silent (504)."""
+
+    code = "ask_failed"
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class AgentLink:
     """The streams of one agent's connection, and the way to it."""
 
@@ -229,10 +244,18 @@ class AgentLink:
         self._relay = Relay()
         self._streams: dict[int, Stream] = {}
         self._last_stream_id = 0
+        self._connected_at = self._heard_at = clock()
+        self._questions: dict[int, asyncio.Future[wire.Answer]] = {}
+        self._last_question = 0
         self._is_lost = False
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens passed on to clients since this connection began."""
+        return self._relay.tokens
 
     def start(
         self,
@@ -266,7 +289,8 @@ class AgentLink:
 
     def on_data(self, message: memoryview) -> None:
         """Take a data message: tokens go to their clients here, other frames to their streams."""
-        for stream_id, kind, flags, payload in self._relay.feed(message, self._clock()):
+        now = self._heard_at = self._clock()
+        for stream_id, kind, flags, payload in self._relay.feed(message, now):
             if (stream := self._streams.get(stream_id)) is not None:
                 try:
                     stream.on_frame(kind, flags, payload)
@@ -280,6 +304,48 @@ class AgentLink:
         self._is_lost = True
         for stream in list(self._streams.values()):
             stream.end(Lost("Agent controller connection closed"))
+        for waiting in self._questions.values():
+            if not waiting.done():
+                waiting.set_exception(AskFailed("the agent's connection ended", status=502))
+
+    async def ask(self, ask: wire.Ask, timeout_s: float) -> Any:
+        """What the agent answers; :class:`AskFailed` if it does not, or cannot."""
+        if self._is_lost:
+            raise AskFailed("the agent's connection ended", status=502)
+        self._last_question += 1
+        number = self._last_question
+        self._questions[number] = waiting = asyncio.get_running_loop().create_future()
+        self.send(wire.Question(number, ask))
+        try:
+            answer = await asyncio.wait_for(waiting, timeout_s)
+        except TimeoutError:
+            raise AskFailed(
+                f"the agent did not answer within {timeout_s:g} s", status=504
+            ) from None
+        finally:
+            del self._questions[number]
+        if answer.error is not None:
+            raise AskFailed(answer.error, status=400)
+        return answer.value
+
+    def on_answer(self, answer: wire.Answer) -> None:
+        """Take the answer to a question; late ones have nobody who waits."""
+        waiting = self._questions.get(answer.number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    def on_heard(self) -> None:
+        """The agent said something."""
+        self._heard_at = self._clock()
+
+    def ages(self) -> tuple[float, float]:
+        """Seconds since the connection began, and since the agent was heard last."""
+        now = self._clock()
+        return now - self._connected_at, now - self._heard_at
+
+    def disconnect(self, reason: str) -> None:
+        """Close the connection; the agent dials again by itself."""
+        self._socket.close(1012, reason)
 
     def stop_all(self, failure: Failure) -> None:
         """End every running answer with ``failure``."""

@@ -5,10 +5,10 @@ its row along, which voids the leases on it, so nothing has to be given back the
 """
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from paddler._fastpath import SlotTable
-from paddler.messages.agents import AgentSnapshot, AgentsSnapshot, AgentStatus
+from paddler.messages.agents import AgentDetails, AgentSnapshot, AgentsSnapshot, AgentStatus
 
 
 class Replaceable(Protocol):
@@ -21,19 +21,46 @@ class Replaceable(Protocol):
 LinkT = TypeVar("LinkT", bound=Replaceable)
 
 
+class PoolListener(Protocol):
+    """Who wants to know what changes about agents, and how."""
+
+    def on_join(self, agent: "Agent[Any]") -> None:
+        """An agent connected."""
+
+    def on_leave(self, agent: "Agent[Any]", reason: str) -> None:
+        """An agent's connection ended."""
+
+    def on_report(self, agent: "Agent[Any]", before: AgentStatus) -> None:
+        """An agent reported another status."""
+
+    def on_details(self, agent: "Agent[Any]", before: AgentDetails | None) -> None:
+        """An agent told more of itself."""
+
+
 class Agent(Generic[LinkT]):
     """One connected agent. Read by anybody, changed by its :class:`Pool` only."""
 
-    __slots__ = ("id", "link", "name", "row", "status")
+    __slots__ = ("address", "details", "id", "link", "name", "row", "status", "version")
 
     def __init__(
-        self, agent_id: str, name: str | None, row: int, status: AgentStatus, link: LinkT
+        self,
+        agent_id: str,
+        name: str | None,
+        row: int,
+        status: AgentStatus,
+        link: LinkT,
+        *,
+        version: str,
+        address: str,
     ) -> None:
         self.id = agent_id
         self.name = name
         self.row = row
         self.status = status
         self.link = link
+        self.version = version
+        self.address = address
+        self.details: AgentDetails | None = None
 
     @property
     def label(self) -> str:
@@ -57,34 +84,54 @@ class Lease(Generic[LinkT]):
 
 
 class Pool(Generic[LinkT]):
-    """All connected agents. ``watch`` callbacks run after every change of agents or slots."""
+    """All connected agents. ``watch`` callbacks run after every change of agents or slots.
 
-    def __init__(self, slots: SlotTable | None = None) -> None:
+    ``listener`` is told how agents change. Drained agents get no new requests; that is kept
+    by id, so that an agent that dials again stays drained.
+    """
+
+    def __init__(
+        self, slots: SlotTable | None = None, listener: PoolListener | None = None
+    ) -> None:
         self._slots = slots if slots is not None else SlotTable()
+        self._listener = listener
+        self._drained: set[str] = set()
         self._by_id: dict[str, Agent[LinkT]] = {}
         self._by_row: dict[int, Agent[LinkT]] = {}
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: list[Callable[[], object]] = []
 
     # --- agents --------------------------------------------------------------------------------
 
     def join(
-        self, agent_id: str, name: str | None, status: AgentStatus, link: LinkT
+        self,
+        agent_id: str,
+        name: str | None,
+        status: AgentStatus,
+        link: LinkT,
+        *,
+        version: str = "",
+        address: str = "",
     ) -> Agent[LinkT]:
         """Take in an agent. One that is still here under this id is replaced: it dialled again."""
         if (older := self._by_id.get(agent_id)) is not None:
             self._forget(older)
             older.link.replace()
-        agent = Agent(agent_id, name, self._slots.add(status.slots_total), status, link)
+        row = self._slots.add(self._limit_of(agent_id, status))
+        agent = Agent(agent_id, name, row, status, link, version=version, address=address)
         self._by_id[agent_id] = agent
         self._by_row[agent.row] = agent
+        if self._listener is not None:
+            self._listener.on_join(agent)
         self._changed()
         return agent
 
-    def leave(self, agent: Agent[LinkT]) -> bool:
+    def leave(self, agent: Agent[LinkT], reason: str = "") -> bool:
         """Forget an agent; ``False`` if it had been replaced or forgotten before."""
         if self._by_id.get(agent.id) is not agent:
             return False
         self._forget(agent)
+        if self._listener is not None:
+            self._listener.on_leave(agent, reason)
         self._changed()
         return True
 
@@ -92,9 +139,41 @@ class Pool(Generic[LinkT]):
         """Take an agent's report. Slots claimed here are not the agent's to tell."""
         if self._by_id.get(agent.id) is not agent or status == agent.status:
             return
-        agent.status = status
-        self._slots.set_limit(agent.row, status.slots_total)
+        before, agent.status = agent.status, status
+        self._slots.set_limit(agent.row, self._limit_of(agent.id, status))
+        if self._listener is not None:
+            self._listener.on_report(agent, before)
         self._changed()
+
+    def describe(self, agent: Agent[LinkT], details: AgentDetails) -> None:
+        """Take what an agent tells of itself beyond its status. No snapshot shows it."""
+        before, agent.details = agent.details, details
+        if self._listener is not None:
+            self._listener.on_details(agent, before)
+
+    def set_drained(self, agent: Agent[LinkT], is_drained: bool) -> None:
+        """Send an agent no more requests, or send it requests again; those that run go on."""
+        if is_drained:
+            self._drained.add(agent.id)
+        else:
+            self._drained.discard(agent.id)
+        self._slots.set_limit(agent.row, self._limit_of(agent.id, agent.status))
+        self._changed()
+
+    def is_drained(self, agent: Agent[LinkT]) -> bool:
+        """Whether an operator took this agent out."""
+        return agent.id in self._drained
+
+    def find(self, agent_id: str) -> Agent[LinkT] | None:
+        """The agent with this id, if it is connected."""
+        return self._by_id.get(agent_id)
+
+    def busy(self, agent: Agent[LinkT]) -> int:
+        """Claimed slots of one agent."""
+        return self._slots.busy(agent.row)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
 
     @property
     def agents(self) -> list[Agent[LinkT]]:
@@ -129,9 +208,13 @@ class Pool(Generic[LinkT]):
 
     # --- watching ------------------------------------------------------------------------------
 
-    def watch(self, callback: Callable[[], None]) -> None:
+    def watch(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` after every change, synchronously: it must be quick and not raise."""
         self._watchers.append(callback)
+
+    def unwatch(self, callback: Callable[[], object]) -> None:
+        """Undo :meth:`watch`."""
+        self._watchers.remove(callback)
 
     def snapshot(self) -> AgentsSnapshot:
         """What the management service shows."""
@@ -150,7 +233,7 @@ class Pool(Generic[LinkT]):
             model_path=status.model_path,
             name=agent.name,
             slots_processing=self._slots.busy(agent.row),
-            slots_total=status.slots_total,
+            slots_total=self._limit_of(agent.id, status),
             state_application_status=status.state_application_status,
             uses_chat_template_override=status.uses_chat_template_override,
         )
@@ -160,6 +243,9 @@ class Pool(Generic[LinkT]):
         del self._by_row[agent.row]
         self._slots.remove(agent.row)
 
+    def _limit_of(self, agent_id: str, status: AgentStatus) -> int:
+        return 0 if agent_id in self._drained else status.slots_total
+
     def _changed(self) -> None:
-        for callback in self._watchers:
+        for callback in tuple(self._watchers):
             callback()

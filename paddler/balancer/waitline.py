@@ -49,7 +49,7 @@ class Waitline(Generic[LinkT]):
         self._tickets = 0
         self._is_serving = False
         self._is_stopped = False
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: list[Callable[[], object]] = []
         pool.watch(self._serve)
 
     @property
@@ -57,9 +57,13 @@ class Waitline(Generic[LinkT]):
         """Requests that wait right now."""
         return len(self._places)
 
-    def watch(self, callback: Callable[[], None]) -> None:
+    def watch(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` after every change of :attr:`waiting`."""
         self._watchers.append(callback)
+
+    def unwatch(self, callback: Callable[[], object]) -> None:
+        """Undo :meth:`watch`."""
+        self._watchers.remove(callback)
 
     def take_ticket(self) -> "Ticket":
         """A place in the order of arrival; one for the whole life of a request."""
@@ -139,5 +143,5 @@ class Waitline(Generic[LinkT]):
             place.set_result(answer)
 
     def _changed(self) -> None:
-        for callback in self._watchers:
+        for callback in tuple(self._watchers):
             callback()

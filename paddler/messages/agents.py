@@ -82,6 +82,41 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     uses_chat_template_override: bool = False
 
 
+AgentPhase = Literal[
+    "idle",
+    "downloading",
+    "waiting_for_lock",
+    "draining",
+    "loading",
+    "warming",
+    "serving",
+    "retrying",
+]
+
+
+class AgentDetails(Struct, frozen=True, kw_only=True):
+    """What operators want to know of an agent beyond its status, as far as it is known."""
+
+    host: str
+    started_at: float
+    """Seconds since 1970, by the agent's clock."""
+    engine: str | None = None
+    devices: tuple[str, ...] = ()
+    threads: int = 0
+    memory_bytes: int = 0
+    """Resident, of the agent and its worker."""
+    phase: AgentPhase = "idle"
+    load_fraction: float | None = None
+    bytes_per_s: float | None = None
+    seconds_left: float | None = None
+    loaded_model: str | None = None
+    context_size: int | None = None
+    notes: tuple[str, ...] = ()
+    """Warnings of the last load."""
+    worker_restarts: int = 0
+    reconnects: int = 0
+
+
 class AgentSnapshot(Struct, frozen=True, kw_only=True):
     """One agent in ``GET /api/v1/agents``. Clients refuse extra keys: never add one."""
 

@@ -13,13 +13,13 @@ itself: sent again, it would fail again.
 import struct
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
 from paddler.messages._base import Wire
-from paddler.messages.agents import AgentStatus
+from paddler.messages.agents import AgentDetails, AgentStatus
 from paddler.messages.chat import Chat
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
@@ -169,11 +169,25 @@ class StatusReport(Wire, frozen=True, tag="status"):
     status: AgentStatus
 
 
+class DetailsReport(Wire, frozen=True, tag="details"):
+    """Sent after the welcome, and when something of it changes, at most a few times a second."""
+
+    details: AgentDetails
+
+
+class Answer(Wire, frozen=True, tag="answer"):
+    """The answer to a :class:`Question` with this number; ``error``: there is none, and why."""
+
+    number: int
+    value: Any = None
+    error: str | None = None
+
+
 class Goodbye(Wire, frozen=True, tag="goodbye"):
     """The agent stops on purpose; it has reported no slots before."""
 
 
-FromAgent = Hello | StatusReport | Goodbye
+FromAgent = Hello | StatusReport | DetailsReport | Answer | Goodbye
 
 
 # --- balancer to agent -------------------------------------------------------------------------
@@ -242,7 +256,35 @@ class StopStream(Wire, frozen=True, tag="stop"):
     stream_id: int
 
 
-FromBalancer = Welcome | Refused | SetState | StartStream | StopStream
+class AskMetadata(Wire, frozen=True, tag="metadata"):
+    """Which metadata the model file has that was opened last; ``None``: none was."""
+
+
+class AskTemplateOverride(Wire, frozen=True, tag="template_override"):
+    """Which chat template the newest state wants in place of the model's."""
+
+
+class RenderTemplate(Wire, frozen=True, kw_only=True, tag="render"):
+    """A prompt, by any template. The answer is its text."""
+
+    source: str
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool = True
+    enable_thinking: bool = True
+
+
+Ask = AskMetadata | AskTemplateOverride | RenderTemplate
+
+
+class Question(Wire, frozen=True, tag="question"):
+    """Answered by an :class:`Answer` with the same number."""
+
+    number: int
+    ask: Ask
+
+
+FromBalancer = Welcome | Refused | SetState | StartStream | StopStream | Question
 
 decode_from_agent: Callable[[bytes | memoryview], FromAgent] = msgspec.json.Decoder(
     FromAgent

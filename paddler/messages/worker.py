@@ -72,12 +72,18 @@ class Progress(Wire, frozen=True, tag="progress"):
     fraction: float
 
 
+class Opened(Wire, frozen=True, kw_only=True, tag="opened"):
+    """The model file can be read; loading goes on, and may still fail."""
+
+    metadata: dict[str, str]
+    special_tokens: dict[str, str]
+
+
 class Ready(Wire, frozen=True, kw_only=True, tag="ready"):
     """The model is loaded and warm."""
 
     slots: int
     context_size: int
-    metadata: dict[str, str]
     devices: list[str]
     notes: list[str]  # warnings for the log, e.g. GPU layers asked for on a build without GPU
 
@@ -99,7 +105,7 @@ class Pong(Wire, frozen=True, tag="pong"):
     """Answer to a :class:`Ping`."""
 
 
-FromWorker = Progress | Ready | LoadFailed | ResetDone | Pong
+FromWorker = Progress | Opened | Ready | LoadFailed | ResetDone | Pong
 
 decode_to_worker: Callable[[bytes | bytearray], ToWorker] = msgspec.json.Decoder(ToWorker).decode
 decode_from_worker: Callable[[bytes], FromWorker] = msgspec.json.Decoder(FromWorker).decode

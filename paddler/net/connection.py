@@ -110,6 +110,12 @@ class Exchange:
         return self._connection.flow
 
     @property
+    def peer(self) -> str:
+        """The client's address, for people."""
+        peername = self._transport.get_extra_info("peername")
+        return str(peername[0]) if peername else "unknown"
+
+    @property
     def framing(self) -> int:
         """How a streamed body is framed: ``FRAMING_CHUNKED``, or ``FRAMING_RAW`` for HTTP/1.0."""
         return FRAMING_CHUNKED if self._head.version_minor == 1 else FRAMING_RAW

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
@@ -25,6 +25,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     headers: Headers
     body: bytes
     params: dict[str, str]
+
+    def query_value(self, name: str) -> str | None:
+        """The first value of ``name`` in the query, decoded; ``None``: it is not there."""
+        values = parse_qs(self.query, keep_blank_values=True).get(name)
+        return values[0] if values else None
 
 
 class Response(msgspec.Struct, frozen=True):

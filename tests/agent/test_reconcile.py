@@ -22,7 +22,7 @@ from paddler.messages.state import (
 )
 from tests.agent.test_jobs import Recorder, start
 
-READY = wire.Ready(slots=2, context_size=512, metadata={}, devices=[], notes=[])
+READY = wire.Ready(slots=2, context_size=512, devices=[], notes=[])
 
 
 class PlayedSupervisor:

@@ -35,6 +35,9 @@ class Listener:
     def on_worker_progress(self, progress: wire.Progress) -> None:
         self.progress.append(progress)
 
+    def on_worker_opened(self, opened: wire.Opened) -> None:
+        self.opened = opened
+
     def on_worker_gone(self, reason: str) -> None:
         self.gone.set_result(reason)
 
@@ -78,7 +81,7 @@ def test_a_worker_loads_answers_and_stops(smollm2_path: Path) -> None:
         ready = await supervisor.start(load(smollm2_path))
         assert isinstance(ready, wire.Ready)
         assert (ready.slots, ready.context_size) == (2, 512)
-        assert ready.metadata["general.architecture"] == "llama"
+        assert listener.opened.metadata["general.architecture"] == "llama"
         supervisor.send(start(7, 3))
         while not listener.finished:
             listener.heard.clear()

@@ -80,7 +80,7 @@ def on_bench(test: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(run())
 
 
-DONE = msgspec.json.encode(wire.Finished(TokenUsage(prompt_tokens=1), "stop"))
+DONE = msgspec.json.encode(wire.Finished(TokenUsage(prompt_tokens=1, content_tokens=2), "stop"))
 
 
 def test_a_stream_is_started_and_its_tokens_reach_the_sink() -> None:

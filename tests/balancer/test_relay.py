@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from paddler.balancer.link import AgentLink, Completed
+import pytest
+
+from paddler.balancer.link import AgentLink, Completed, Concluded
 from paddler.balancer.pool import Agent, Pool
-from paddler.balancer.relay import Dispatcher, Outcome
+from paddler.balancer.records import RequestOutcome, RequestRecord
+from paddler.balancer.relay import Dispatcher, Outcome, outcome_of
 from paddler.balancer.waitline import Waitline
 from paddler.messages import link as wire
 from paddler.messages.inference import (
@@ -55,11 +58,17 @@ class Stage:
     def __init__(self, *, limit: int = 10, item_timeout_s: float = 60.0) -> None:
         self.pool = Pool()
         self.waitline = Waitline(self.pool, limit=limit, timeout_s=60.0)
-        self.dispatcher = Dispatcher(self.pool, self.waitline, item_timeout_s=item_timeout_s)
+        self.records: list[RequestRecord] = []
+        self.dispatcher = Dispatcher(
+            self.pool,
+            self.waitline,
+            item_timeout_s=item_timeout_s,
+            listeners=(self.records.append,),
+        )
         self.outlet = Outlet()
 
     async def ask(self) -> asyncio.Task[Outcome]:
-        task = asyncio.create_task(self.dispatcher.run(JOB, self.outlet))
+        task = asyncio.create_task(self.dispatcher.run(JOB, self.outlet, route="test"))
         await settle()
         return task
 
@@ -233,8 +242,97 @@ def test_a_request_that_cannot_be_sent_on_takes_no_slot() -> None:
             max_tokens=1,
             tools=[Tool(ToolFunction("f", "", parameters))],
         )
-        outcome = await stage.dispatcher.run(wire.ConversationJob(request), stage.outlet)
+        outcome = await stage.dispatcher.run(
+            wire.ConversationJob(request), stage.outlet, route="test"
+        )
         assert outcome == Failure(400, "the request is nested too deeply")
         assert stage.pool.slots_busy == 0
+
+    play(test)
+
+
+# --- records ------------------------------------------------------------------------------------
+
+
+def test_a_request_that_was_served_leaves_a_record() -> None:
+    async def test(stage: Stage) -> None:
+        answer = await stage.ask()
+        assert stage.records == []
+        player = Player(stage.pool, "a", 1)  # it waited for this one
+        await settle()
+        (stream_id,) = player.started
+        for _ in range(3):
+            player.say(stream_id, FrameKind.CONTENT, b"hi")
+        player.finish(stream_id)
+        await answer
+        (record,) = stage.records
+        assert (record.route, record.outcome) == ("test", RequestOutcome.COMPLETED)
+        assert record.waited_s > 0
+        assert record.first_token_s is not None
+        assert record.first_token_s >= record.waited_s
+        assert record.token_gap_s is not None
+        assert (record.prompt_tokens, record.generated_tokens) == (1, 2)
+
+    play(test)
+
+
+def test_a_failover_is_part_of_the_record() -> None:
+    async def test(stage: Stage) -> None:
+        first = Player(stage.pool, "a", 1)
+        answer = await stage.ask()
+        second = Player(stage.pool, "b", 1)
+        first.die()
+        await settle()
+        second.finish(second.started[0])
+        await answer
+        (record,) = stage.records
+        assert (record.failovers, record.first_token_s, record.token_gap_s) == (1, None, None)
+
+    play(test)
+
+
+def test_a_client_that_leaves_is_recorded_as_cancelled() -> None:
+    async def test(stage: Stage) -> None:
+        answer = await stage.ask()
+        answer.cancel()
+        await settle()
+        (record,) = stage.records
+        assert record.outcome is RequestOutcome.CANCELLED
+
+    play(test)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (Failure(503, "Buffered requests overflow"), RequestOutcome.LINE_FULL),
+        (Failure(504, "Waiting for available slot timed out"), RequestOutcome.WAITED_TOO_LONG),
+        (Failure(503, "balancer is shutting down"), RequestOutcome.STOPPING),
+        (Failure(504, "Inference timed out after 1ms"), RequestOutcome.STALLED),
+        (Failure(502, "gone"), RequestOutcome.AGENT_LOST),
+        (Failure(400, "nested"), RequestOutcome.REJECTED),
+        (Failure(499, "slow"), RequestOutcome.CANCELLED),
+        (None, RequestOutcome.CANCELLED),
+    ],
+)
+def test_each_failure_has_a_name(outcome: Failure | None, expected: RequestOutcome) -> None:
+    assert outcome_of(outcome) is expected
+
+
+@pytest.mark.parametrize(
+    ("payload", "is_refusal", "expected"),
+    [
+        (b'"Done"', False, RequestOutcome.COMPLETED),
+        (b'"NoEmbeddingsProduced"', False, RequestOutcome.COMPLETED),
+        (b'{"SamplerError":"no"}', False, RequestOutcome.FAILED),
+        (b'{"ChatTemplateError":"no"}', True, RequestOutcome.REJECTED),
+    ],
+)
+def test_what_an_agent_concludes_has_a_name(
+    payload: bytes, is_refusal: bool, expected: RequestOutcome
+) -> None:
+    async def test(stage: Stage) -> None:
+        agent = Player(stage.pool, "a", 1).agent
+        assert outcome_of(Concluded(payload, agent, is_refusal)) is expected
 
     play(test)

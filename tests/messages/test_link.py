@@ -80,9 +80,7 @@ TO_WORKER = [
 FROM_WORKER = [
     (worker.Progress("loading", 0.5), "progress"),
     (
-        worker.Ready(
-            slots=4, context_size=8192, metadata={"a": "b"}, devices=["CPU"], notes=["slow"]
-        ),
+        worker.Ready(slots=4, context_size=8192, devices=["CPU"], notes=["slow"]),
         "ready",
     ),
     (worker.LoadFailed(STATUS.issues, "no such file"), "load_failed"),

@@ -16,7 +16,7 @@ from paddler.agent.worker.markers import probe
 from paddler.agent.worker.prompts import PromptMaker
 from paddler.agent.worker.vision import Projector
 from paddler.messages.agents import AgentIssue, ModelPath, SlotError, TemplateError
-from paddler.messages.worker import Load, Progress, Ready
+from paddler.messages.worker import Load, Opened, Progress, Ready
 
 _PROGRESS_EVERY_S: Final = 0.1
 
@@ -41,7 +41,7 @@ class Loaded(NamedTuple):
 
 
 @contextmanager
-def loaded(load: Load, report: Callable[[Progress], None]) -> Iterator[Loaded]:
+def loaded(load: Load, report: Callable[[Progress | Opened], None]) -> Iterator[Loaded]:
     """Load, warm up, and free all at the end. Raises :class:`LoadRefused`.
 
     ``report`` is told how far it is; what it raises ends the loading and is raised here.
@@ -54,6 +54,7 @@ def loaded(load: Load, report: Callable[[Progress], None]) -> Iterator[Loaded]:
         BoundedProcess(None, deadline_s=_IMAGES_DEADLINE_S) as images,
         _open_template(load, model) as template,
     ):
+        report(Opened(metadata=model.metadata(), special_tokens=model.special_tokens))
         if model.has_encoder and not load.parameters.enable_embeddings:
             raise LoadRefused(
                 f"{load.model_path} is an encoder-decoder model, which cannot continue a prompt",
@@ -93,14 +94,13 @@ def loaded(load: Load, report: Callable[[Progress], None]) -> Iterator[Loaded]:
             ready = Ready(
                 slots=load.slots,
                 context_size=engine.context_size,
-                metadata=model.metadata(),
                 devices=device_names(),
                 notes=notes,
             )
             yield Loaded(engine, prompts, ready)
 
 
-def _open_model(load: Load, report: Callable[[Progress], None]) -> Model:
+def _open_model(load: Load, report: Callable[[Progress | Opened], None]) -> Model:
     reported_at = 0.0
     stopped_by: BaseException | None = None
 

@@ -46,8 +46,9 @@ class AgentsService:
         agent_id = exchange.request.params["agent_id"]
         if not AGENT_ID.fullmatch(agent_id):
             raise ClientError(f"agent id {agent_id!r}: expected up to 64 of A-Z a-z 0-9 _ -")
+        address = exchange.peer
         exchange.accept_websocket(
-            lambda socket: AgentSocket(socket, agent_id, self._pool, self._state),
+            lambda socket: AgentSocket(socket, agent_id, address, self._pool, self._state),
             LINK_SETTINGS,
         )
 
@@ -60,10 +61,16 @@ class AgentSocket:
     """One agent's connection: first a ``Hello``, then reports and data."""
 
     def __init__(
-        self, socket: WebSocketConnection, agent_id: str, pool: Pool, state: DesiredStateStore
+        self,
+        socket: WebSocketConnection,
+        agent_id: str,
+        address: str,
+        pool: Pool,
+        state: DesiredStateStore,
     ) -> None:
         self._socket = socket
         self._agent_id = agent_id
+        self._address = address
         self._pool = pool
         self._state = state
         self._link = AgentLink(socket, asyncio.get_running_loop().time)
@@ -71,6 +78,7 @@ class AgentSocket:
 
     def on_text(self, data: memoryview) -> None:
         """Take a control message."""
+        self._link.on_heard()
         try:
             message = wire.decode_from_agent(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -80,6 +88,10 @@ class AgentSocket:
                 self._greet(message)
             case wire.StatusReport():
                 self._pool.update(self._joined(), message.status)
+            case wire.DetailsReport():
+                self._pool.describe(self._joined(), message.details)
+            case wire.Answer():
+                self._link.on_answer(message)
             case wire.Goodbye():
                 log.info("%s says goodbye", self._joined().label)
 
@@ -90,8 +102,9 @@ class AgentSocket:
     def on_closed(self, code: int | None, reason: str) -> None:
         """The connection is gone."""
         self._link.on_lost()
-        if self._agent is not None and self._pool.leave(self._agent):
-            log.info("%s (%s) left: %s", self._agent.label, self._agent_id, reason or code)
+        why = reason or f"closed with code {code}"
+        if self._agent is not None and self._pool.leave(self._agent, why):
+            log.info("%s (%s) left: %s", self._agent.label, self._agent_id, why)
 
     def _joined(self) -> Agent:
         if self._agent is None:
@@ -113,5 +126,12 @@ class AgentSocket:
         # Welcome first: joining may hand the agent waiting requests at once.
         self._link.send(wire.Welcome(wire.PROTOCOL_VERSION, __version__))
         self._link.send_state(self._state.applicable, is_default=self._state.is_default)
-        self._agent = self._pool.join(self._agent_id, hello.name, hello.status, self._link)
+        self._agent = self._pool.join(
+            self._agent_id,
+            hello.name,
+            hello.status,
+            self._link,
+            version=hello.version,
+            address=self._address,
+        )
         log.info("%s (%s) joined, version %s", self._agent.label, self._agent_id, hello.version)

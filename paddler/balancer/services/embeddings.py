@@ -3,14 +3,14 @@
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from paddler._fastpath import FRAMING_RAW, Sink
 from paddler.balancer.desired_state import DesiredStateStore
 from paddler.balancer.link import Agent, Completed, Concluded, Pool, discard
-from paddler.balancer.relay import Dispatcher
+from paddler.balancer.relay import EMBEDDING_DONE, Dispatcher
 from paddler.balancer.services.body import read_json
 from paddler.balancer.services.native_encoding import encode, error_message
 from paddler.errors import ClientError
@@ -27,8 +27,6 @@ from paddler.net.connection import Exchange
 from paddler.net.http import Router
 
 T = TypeVar("T")
-
-DONE: Final = b'"Done"'
 
 
 class EmbeddingService:
@@ -63,16 +61,16 @@ class EmbeddingService:
             ):
                 part_of = GenerateEmbeddingBatch(list(part), request.normalization_method)
                 tasks.create_task(self._serve_part(exchange, part_of))
-        exchange.write(embedding_message(DONE, None, new_id()) + b"\n")
+        exchange.write(embedding_message(EMBEDDING_DONE, None, new_id()) + b"\n")
         exchange.finish()
 
     async def _serve_part(self, exchange: Exchange, part: GenerateEmbeddingBatch) -> None:
         outlet = EmbeddingOutlet(exchange)
-        outcome = await self._dispatcher.run(EmbeddingJob(part), outlet)
+        outcome = await self._dispatcher.run(EmbeddingJob(part), outlet, route="embedding_batch")
         match outcome:
             case Failure():
                 exchange.write(error_message(outcome, outlet.request_id) + b"\n")
-            case Concluded(payload, agent) if payload != DONE:
+            case Concluded(payload, agent) if payload != EMBEDDING_DONE:
                 exchange.write(embedding_message(payload, agent.name, outlet.request_id) + b"\n")
             case Concluded() | Completed():
                 pass  # the batch as a whole has one end

@@ -35,21 +35,23 @@ class InferenceService:
         """``POST /api/v1/continue_from_raw_prompt``."""
         request = read_json(exchange.request, decode_raw_prompt)
         self._require_tokens()
-        await self._answer(exchange, RawPromptJob(request))
+        await self._answer(exchange, RawPromptJob(request), "raw_prompt")
 
     async def continue_from_conversation_history(self, exchange: Exchange) -> None:
         """``POST /api/v1/continue_from_conversation_history``."""
         request = read_json(exchange.request, decode_conversation)
         self._require_tokens()
         require_known_properties(request)
-        await self._answer(exchange, ConversationJob(request))
+        await self._answer(exchange, ConversationJob(request), "conversation")
 
     def _require_tokens(self) -> None:
         if self._state.is_embedding:
             raise ClientError(TOKENS_DISABLED, status=501, code="token_generation_disabled")
 
-    async def _answer(self, exchange: Exchange, job: RawPromptJob | ConversationJob) -> None:
+    async def _answer(
+        self, exchange: Exchange, job: RawPromptJob | ConversationJob, route: str
+    ) -> None:
         # The status goes out before a slot is found; every later problem is a line of the body.
         exchange.start(200, "application/json", (("cache-control", "no-cache"),))
         with NdjsonOutlet(exchange, new_id()) as outlet:
-            outlet.end(await self._dispatcher.run(job, outlet))
+            outlet.end(await self._dispatcher.run(job, outlet, route=route))

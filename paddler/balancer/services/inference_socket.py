@@ -175,7 +175,7 @@ class InferenceSocket:
 
     async def _answer(self, request_id: str, job: ConversationJob | RawPromptJob) -> None:
         with SocketOutlet(self._connection, request_id) as outlet:
-            outcome = await self._dispatcher.run(job, outlet)
+            outcome = await self._dispatcher.run(job, outlet, route="socket")
         self._connection.send_text(final_message(outcome, request_id))
 
     def _on_done(self, request_id: str, task: asyncio.Task[None]) -> None:

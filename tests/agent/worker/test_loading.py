@@ -14,7 +14,7 @@ from paddler.messages.inference import (
 )
 from paddler.messages.link import ConversationJob
 from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS
-from paddler.messages.worker import Load, Progress
+from paddler.messages.worker import Load, Opened, Progress
 from tests.tiny_gguf import write_tiny_gguf, write_tiny_mmproj
 
 HELLO = ConversationJob(
@@ -67,21 +67,30 @@ def tiny(tmp_path: Path) -> Path:
 def test_ready_tells_what_is_loaded(tiny: Path) -> None:
     with loaded(load_of(tiny), ignore) as (_, prompts, ready):
         assert (ready.slots, ready.context_size, ready.notes) == (2, 256, [])
-        assert ready.metadata["general.name"] == "tiny"
         assert ready.devices
         assert prompts.make(HELLO) == Prompt("<user>Hello\n<assistant>", 5)
 
 
-def test_progress_goes_from_loading_to_warm(tiny: Path) -> None:
-    told: list[Progress] = []
+def test_what_the_file_says_is_told_once_it_is_open(tiny: Path) -> None:
+    told: list[Progress | Opened] = []
     with loaded(load_of(tiny), told.append):
         pass
+    (opened,) = [one for one in told if isinstance(one, Opened)]
+    assert opened.metadata["general.name"] == "tiny"
+    assert set(opened.special_tokens) == {"bos_token", "eos_token", "nl_token"}
+
+
+def test_progress_goes_from_loading_to_warm(tiny: Path) -> None:
+    reports: list[Progress | Opened] = []
+    with loaded(load_of(tiny), reports.append):
+        pass
+    told = [one for one in reports if isinstance(one, Progress)]
     assert [p.phase for p in told if p.fraction == 1.0] == ["loading", "warming"]
     assert all(0.0 <= progress.fraction <= 1.0 for progress in told)
 
 
 def test_parent_that_leaves_while_loading_ends_it(tiny: Path) -> None:
-    def leave(_: Progress) -> None:
+    def leave(_: Progress | Opened) -> None:
         raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError, match="gone"), loaded(load_of(tiny), leave):

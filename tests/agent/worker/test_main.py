@@ -30,7 +30,16 @@ from paddler.messages.inference import (
 )
 from paddler.messages.link import ConversationJob, RawPromptJob, Sampling, StartStream, StopStream
 from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS
-from paddler.messages.worker import Load, LoadFailed, Progress, Ready, Reset, ResetDone, Stop
+from paddler.messages.worker import (
+    Load,
+    LoadFailed,
+    Opened,
+    Progress,
+    Ready,
+    Reset,
+    ResetDone,
+    Stop,
+)
 from tests.agent.worker.frames import Data, WorkerEnd
 from tests.tiny_gguf import write_tiny_gguf
 
@@ -171,7 +180,7 @@ class Process:
 
     def load(self, path: Path, **parameters: Any) -> Ready | LoadFailed:
         self.parent.send(load_command(path, slots=self.table.slots, **parameters))
-        while isinstance(received := self.parent.receive(), Progress):
+        while isinstance(received := self.parent.receive(), Progress | Opened):
             pass
         assert isinstance(received, Ready | LoadFailed)
         return received
@@ -207,7 +216,6 @@ def smollm2(smollm2_path: Path) -> Iterator[Process]:
     with Process(4) as process:
         ready = process.load(smollm2_path, penalty_repeat=1.0)
         assert isinstance(ready, Ready)
-        assert ready.metadata["general.architecture"] == "llama"
         yield process
 
 

@@ -2,6 +2,7 @@
 
 import time
 from functools import partial
+from typing import Final
 
 import msgspec
 
@@ -37,6 +38,8 @@ from paddler.net.connection import Exchange
 from paddler.net.http import Response, json
 from paddler.proto import sse
 
+ROUTE: Final = "chat_completions"
+
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(api.ChatCompletionRequest).decode
 
@@ -70,6 +73,7 @@ async def _gather(
                 choice,
                 sampling_of_choice(asked.sampling, index),
                 asked.delivery,
+                route=ROUTE,
             )
             for index, choice in enumerate(choices)
         ]
@@ -143,7 +147,11 @@ async def _stream(
     async def run(index: int) -> Outcome:
         with StreamedChoice(stream, index) as choice:
             outcome = await dispatcher.run(
-                asked.job, choice, sampling_of_choice(asked.sampling, index), asked.delivery
+                asked.job,
+                choice,
+                sampling_of_choice(asked.sampling, index),
+                asked.delivery,
+                route=ROUTE,
             )
             if isinstance(outcome, Completed):
                 choice.finish(outcome.finished)

@@ -44,6 +44,7 @@ from paddler.net.connection import Exchange
 from paddler.net.http import Response, json
 from paddler.proto import sse
 
+ROUTE: Final = "completions"
 DEFAULT_MAX_TOKENS: Final = 16  # OpenAI's
 MAX_LOGPROBS: Final = 5  # OpenAI's
 
@@ -135,7 +136,7 @@ async def _gather(
 
     async def run(index: int) -> Outcome:
         job, sampling = plan.choice(index)
-        return await dispatcher.run(job, choices[index], sampling, plan.delivery)
+        return await dispatcher.run(job, choices[index], sampling, plan.delivery, route=ROUTE)
 
     outcome = await run_choices([partial(run, index) for index in range(len(choices))])
     if not isinstance(outcome, list):
@@ -171,7 +172,7 @@ async def _stream(
     async def run(index: int) -> Outcome:
         job, sampling = plan.choice(index)
         with StreamedChoice(stream, index, plan.opening(index)) as choice:
-            outcome = await dispatcher.run(job, choice, sampling, plan.delivery)
+            outcome = await dispatcher.run(job, choice, sampling, plan.delivery, route=ROUTE)
             if isinstance(outcome, Completed):
                 choice.finish(outcome.finished)
             return outcome

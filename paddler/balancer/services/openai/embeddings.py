@@ -10,8 +10,8 @@ import msgspec
 from paddler._fastpath import FRAMING_RAW, Sink
 from paddler.balancer.desired_state import DesiredStateStore
 from paddler.balancer.link import Agent, Concluded, Pool, discard
-from paddler.balancer.relay import Dispatcher, Outcome
-from paddler.balancer.services.embeddings import DONE, parts_of, split
+from paddler.balancer.relay import EMBEDDED, Dispatcher, Outcome
+from paddler.balancer.services.embeddings import parts_of, split
 from paddler.balancer.services.openai.completions import texts_of
 from paddler.balancer.services.openai.errors import (
     ParameterError,
@@ -83,7 +83,10 @@ async def _run_parts(
     problems: list[Problem] = []
 
     async def run(part: GenerateEmbeddingBatch) -> None:
-        problem = problem_of(await dispatcher.run(EmbeddingJob(part), gathered)) or gathered.problem
+        problem = (
+            problem_of(await dispatcher.run(EmbeddingJob(part), gathered, route="embeddings"))
+            or gathered.problem
+        )
         if problem is not None:
             problems.append(problem)
             for task in tasks:
@@ -143,7 +146,7 @@ def problem_of(outcome: Outcome) -> Problem | None:
     match outcome:
         case Failure(code, description):
             return Problem(code, description)
-        case Concluded(payload) if payload not in (DONE, b'"NoEmbeddingsProduced"'):
+        case Concluded(payload) if payload not in EMBEDDED:
             decoded = msgspec.json.decode(payload)
             if isinstance(decoded, str):
                 return Problem(503, f"the agent cannot make embeddings now: {decoded}")

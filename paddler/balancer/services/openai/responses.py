@@ -27,6 +27,8 @@ from paddler.net.connection import Exchange
 from paddler.net.http import Response, json
 from paddler.proto import sse
 
+ROUTE: Final = "responses"
+
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(api.ResponsesRequest).decode
 
@@ -39,10 +41,14 @@ async def create_response(
     snapshot = begun(request)
     if not request.stream:
         gathered = GatheredChoice()
-        outcome = await dispatcher.run(asked.job, gathered, asked.sampling, asked.delivery)
+        outcome = await dispatcher.run(
+            asked.job, gathered, asked.sampling, asked.delivery, route=ROUTE
+        )
         return whole_response(snapshot, gathered, outcome)
     with EventOutlet(exchange, snapshot) as outlet:
-        return outlet.end(await dispatcher.run(asked.job, outlet, asked.sampling, asked.delivery))
+        return outlet.end(
+            await dispatcher.run(asked.job, outlet, asked.sampling, asked.delivery, route=ROUTE)
+        )
 
 
 def begun(request: api.ResponsesRequest) -> api.Response:

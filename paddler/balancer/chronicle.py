@@ -1,0 +1,120 @@
+"""Writes down what happens to the fleet, as the pool and the desired state show it."""
+
+import asyncio
+from collections import Counter
+from typing import Any, Final
+
+import msgspec
+
+from paddler.balancer.journal import EventKind, Journal
+from paddler.balancer.link import Agent
+from paddler.balancer.records import RequestOutcome, RequestRecord
+from paddler.messages.agents import AgentDetails, AgentIssue, AgentStatus
+from paddler.messages.state import DesiredState
+
+REFUSALS_EVERY_S: Final = 60.0
+
+_REFUSAL_TEXTS: Final = {
+    RequestOutcome.LINE_FULL: "found the buffer full",
+    RequestOutcome.WAITED_TOO_LONG: "waited too long for a slot",
+}
+
+
+class Chronicle:
+    """Turns changes into events. Told by the pool, the dispatcher and the services."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._refused: Counter[RequestOutcome] = Counter()
+
+    # --- agents --------------------------------------------------------------------------------
+
+    def on_join(self, agent: Agent) -> None:
+        """An agent connected."""
+        self._add("agent_joined", agent, f"{agent.label} joined", address=agent.address)
+        self._on_status(agent, None, agent.status)
+
+    def on_leave(self, agent: Agent, reason: str) -> None:
+        """An agent's connection ended."""
+        self._add("agent_left", agent, f"{agent.label} left: {reason}", reason=reason)
+
+    def on_report(self, agent: Agent, before: AgentStatus) -> None:
+        """An agent reported another status."""
+        self._on_status(agent, before, agent.status)
+
+    def on_details(self, agent: Agent, before: AgentDetails | None) -> None:
+        """An agent told more of itself."""
+        restarts = agent.details.worker_restarts if agent.details is not None else 0
+        if before is not None and restarts > before.worker_restarts:
+            text = f"{agent.label}: the worker died and was started again"
+            self._add("worker_restarted", agent, text, restarts=restarts)
+
+    def on_control(self, kind: EventKind, agent: Agent, by: str) -> None:
+        """An operator drained, resumed or disconnected an agent."""
+        done = kind.removeprefix("agent_")
+        self._add(kind, agent, f"{agent.label} was {done} by {by}", by=by)
+
+    # --- state and requests --------------------------------------------------------------------
+
+    def on_state(self, desired: DesiredState, by: str) -> None:
+        """An operator put another desired state."""
+        model = msgspec.to_builtins(desired.model)
+        shown = msgspec.json.encode(model).decode()
+        self._journal.add(
+            "state_changed", f"{by} asked for the model {shown}", detail={"by": by, "model": model}
+        )
+
+    def on_record(self, record: RequestRecord) -> None:
+        """A request ended."""
+        if record.outcome.is_refusal:
+            self._refused[record.outcome] += 1
+
+    def sum_refusals(self) -> None:
+        """Write down how many requests were refused since the last time."""
+        if not self._refused:
+            return
+        refused, self._refused = self._refused, Counter()
+        count = refused.total()
+        why = ", ".join(f"{number} {_REFUSAL_TEXTS[what]}" for what, number in refused.items())
+        self._journal.add(
+            "requests_refused",
+            f"{count} {'request was' if count == 1 else 'requests were'} refused: {why}",
+            detail={what.value: number for what, number in refused.items()},
+        )
+
+    async def run(self) -> None:
+        """Sum refusals every minute, until cancelled."""
+        while True:
+            await asyncio.sleep(REFUSALS_EVERY_S)
+            self.sum_refusals()
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _on_status(self, agent: Agent, before: AgentStatus | None, now: AgentStatus) -> None:
+        had = before.issues if before is not None else ()
+        for issue in now.issues:
+            if issue not in had:
+                self._add_issue("issue_raised", agent, issue)
+        for issue in had:
+            if issue not in now.issues:
+                self._add_issue("issue_cleared", agent, issue)
+        model_before = before.model_path if before is not None else None
+        if now.model_path != model_before:
+            if now.model_path is not None:
+                text = f"{agent.label} loaded {now.model_path}"
+                self._add("model_loaded", agent, text, model_path=now.model_path)
+            else:
+                text = f"{agent.label} unloaded {model_before}"
+                self._add("model_unloaded", agent, text, model_path=model_before)
+        if before is not None and now.state_application_status != before.state_application_status:
+            status = now.state_application_status
+            self._add("agent_status", agent, f"{agent.label} is {status}", status=status)
+
+    def _add_issue(self, kind: EventKind, agent: Agent, issue: AgentIssue) -> None:
+        detail = msgspec.to_builtins(issue)
+        (name,) = detail
+        what = "has the issue" if kind == "issue_raised" else "is rid of the issue"
+        self._add(kind, agent, f"{agent.label} {what} {name}", issue=detail)
+
+    def _add(self, kind: EventKind, agent: Agent, text: str, **detail: Any) -> None:
+        self._journal.add(kind, text, agent_id=agent.id, agent_name=agent.name, detail=detail)

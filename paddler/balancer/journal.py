@@ -1,0 +1,90 @@
+"""What happened to the fleet, newest last: a bounded list that operators read."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+import msgspec
+
+MAX_EVENTS: Final = 1000
+
+EventKind = Literal[
+    "agent_joined",
+    "agent_left",
+    "agent_status",
+    "issue_raised",
+    "issue_cleared",
+    "model_loaded",
+    "model_unloaded",
+    "worker_restarted",
+    "state_changed",
+    "agent_drained",
+    "agent_resumed",
+    "agent_disconnected",
+    "requests_refused",
+]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened. ``text`` is for people, ``detail`` for programs."""
+
+    id: int
+    at: float
+    kind: EventKind
+    text: str
+    agent_id: str | None = None
+    agent_name: str | None = None
+    detail: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Journal:
+    """Keeps the last events. Ids go up by one, and begin anew with the balancer."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._last_id = 0
+        self._watchers: list[Callable[[], object]] = []
+
+    @property
+    def last_id(self) -> int:
+        """Of the newest event; 0: there is none."""
+        return self._last_id
+
+    def after(self, event_id: int) -> list[Event]:
+        """The events that came after this one, oldest first; 0: all that are kept."""
+        return [event for event in self._events if event.id > event_id]
+
+    def add(
+        self,
+        kind: EventKind,
+        text: str,
+        *,
+        agent_id: str | None = None,
+        agent_name: str | None = None,
+        detail: dict[str, Any] | None = None,
+    ) -> Event:
+        """Write an event down and tell whoever watches."""
+        self._last_id += 1
+        event = Event(
+            id=self._last_id,
+            at=round(self._clock(), 3),
+            kind=kind,
+            text=text,
+            agent_id=agent_id,
+            agent_name=agent_name,
+            detail=detail or {},
+        )
+        self._events.append(event)
+        for callback in tuple(self._watchers):
+            callback()
+        return event
+
+    def watch(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` after each new event."""
+        self._watchers.append(callback)
+
+    def unwatch(self, callback: Callable[[], object]) -> None:
+        """Undo :meth:`watch`."""
+        self._watchers.remove(callback)
