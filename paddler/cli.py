@@ -9,13 +9,15 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NoReturn, TypeVar
 
 from paddler import __version__, config
 from paddler.config import Address, AgentConfig, BalancerConfig, Buffering, Statsd
 from paddler.errors import ConfigError, StartError
-from paddler.log import set_up_logging
+from paddler.log import LOG_FORMAT_VARIABLE, LOG_FORMATS, set_up_logging
+from paddler.operators.parsers import add_completions, add_operator_roles
 from paddler.signals import STOP_SIGNALS
 
 T = TypeVar("T")
@@ -35,14 +37,16 @@ a fleet:
   paddler balancer --web-admin-panel-addr --compat-openai-addr       on one host
   paddler agent --management-addr 10.0.0.5:8060 --slots 8            on each host with a model
 
-then choose the model, once for the whole fleet:
-  curl -X PUT http://127.0.0.1:8060/api/v1/balancer_desired_state \\
-       -H 'content-type: application/json' -d @state.json
+then choose the model, once for the whole fleet, and ask it:
+  paddler model set hf:Qwen/Qwen3-0.6B-GGUF/Qwen3-0.6B-Q8_0.gguf --wait
+  paddler chat "What is the capital of France?"
 
 environment:
   PADDLER_LOG, RUST_LOG   log filter, e.g. info or warn,paddler.balancer=debug (logs go to stderr)
+  PADDLER_…               any flag's value: PADDLER_MANAGEMENT_ADDR for --management-addr, …;
+                          repeatable flags take several values with blanks between
 
-exit codes:  0 stopped as asked   1 could not start or go on   2 bad usage"""
+exit codes:  0 done, or stopped as asked   1 could not start or go on   2 bad usage"""
 
 BALANCER_EPILOG = """\
 addresses are host:port or [v6]:port; a name is resolved once, at start. Times are
@@ -78,16 +82,20 @@ asks it one question and serves until Ctrl-C."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``paddler`` and return its exit code."""
     if argv is None:
-        # Told to stop before the role listens to signals: that is no failure.
+        # Told to stop before a role listens to signals, or while a command prints: no failure.
         for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     parser = build_parser()
+    take_environment(parser, os.environ)
     arguments = parser.parse_args(argv)
     if arguments.role is None:
         parser.print_help(sys.stderr)
         return EXIT_USAGE
     try:
         code: int = arguments.run(arguments)
+    except BrokenPipeError:  # whoever read the output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
     except Exception as error:
         cause = ungrouped(error)
         if isinstance(cause, ConfigError):
@@ -128,14 +136,17 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("-V", "--version", action="version", version=f"paddler {__version__}")
-    roles = parser.add_subparsers(dest="role", metavar="role", title="roles")
+    roles = parser.add_subparsers(dest="role", metavar="command", title="commands")
     add_balancer(roles)
     add_agent(roles)
     add_up(roles)
+    add = partial(add_role, roles)
+    add_operator_roles(add, checked, resolve_address)
+    add_completions(add, build_parser)
     helper = roles.add_parser(
-        "help", help="show this help, or a role's", add_help=False, prog="paddler"
+        "help", help="show this help, or a command's", add_help=False, prog="paddler"
     )
-    helper.add_argument("topic", nargs="?", choices=["balancer", "agent", "up"])
+    helper.add_argument("topic", nargs="?", choices=[*roles.choices])
     helper.set_defaults(
         run=lambda arguments: show_help(parser, roles.choices, topic=arguments.topic)
     )
@@ -258,6 +269,7 @@ def add_balancer(roles: "Roles[Parser]") -> None:
         help="time between two reports (default: %(default)s ms)",
     )
     add_drain_timeout(role)
+    add_log_format(role)
     role.set_defaults(run=run_balancer)
 
 
@@ -278,6 +290,7 @@ def add_agent(roles: "Roles[Parser]") -> None:
         help="label shown to operators and in answers",
     )
     add_drain_timeout(role)
+    add_log_format(role)
     role.set_defaults(run=run_agent)
 
 
@@ -324,6 +337,53 @@ def add_drain_timeout(role: Parser) -> None:
         default=3_000,
         help="time for running answers to finish after a stop signal (default: %(default)s ms)",
     )
+
+
+def add_log_format(role: Parser) -> None:
+    """``--log-format``, the same for each role that has it."""
+    role.add_argument(
+        "--log-format",
+        choices=LOG_FORMATS,
+        default="text",
+        help="how logs are written to stderr (default: %(default)s)",
+    )
+
+
+def take_environment(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    """Let ``PADDLER_…`` variables stand in for flags, those of subcommands included.
+
+    An empty variable counts as absent. What a variable holds is checked like the flag.
+    """
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for role in dict.fromkeys(action.choices.values()):
+                take_environment(role, environ)
+            continue
+        flag = next((text for text in action.option_strings if text.startswith("--")), None)
+        if flag is None or action.dest == argparse.SUPPRESS:
+            continue
+        name = f"PADDLER_{flag[2:].replace('-', '_').upper()}"
+        if not (text := environ.get(name)):
+            continue
+        if isinstance(action, argparse._StoreTrueAction | argparse._HelpAction):
+            continue  # what a run prints and does once is no setting of a machine
+        if isinstance(action, argparse._VersionAction):
+            continue
+        try:
+            action.default = _read_variable(action, text)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"{name}: {error}")
+        action.required = False
+
+
+def _read_variable(action: argparse.Action, text: str) -> object:
+    """The value of a flag for the text of its variable."""
+    parse = action.type if callable(action.type) else str
+    if isinstance(action, argparse._AppendAction):
+        return [parse(part) for part in text.split()]
+    if action.choices is not None and text not in action.choices:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {' or '.join(action.choices)}")
+    return parse(text)
 
 
 def show_help(
@@ -445,7 +505,7 @@ def run_balancer(arguments: argparse.Namespace) -> int:
     """``paddler balancer`` until it is stopped."""
     from paddler.balancer.app import run
 
-    set_up_logging(os.environ)
+    set_up_logging(os.environ, log_format=arguments.log_format)
     return run(balancer_config(arguments))
 
 
@@ -454,7 +514,9 @@ def run_agent(arguments: argparse.Namespace) -> int:
     require_agent_extra()
     from paddler.agent.app import run
 
-    set_up_logging(os.environ)
+    set_up_logging(os.environ, log_format=arguments.log_format)
+    # Its worker writes to the same place.
+    os.environ[LOG_FORMAT_VARIABLE] = arguments.log_format
     return run(agent_config(arguments))
 
 

@@ -4,6 +4,7 @@
 everything, and levels for single modules, as in ``info,paddler.agent=debug``.
 """
 
+import json
 import logging
 import sys
 import time
@@ -19,6 +20,10 @@ LEVELS: Final = {
     "error": logging.ERROR,
     "off": logging.CRITICAL + 1,
 }
+
+
+LOG_FORMATS: Final = ("text", "json")
+LOG_FORMAT_VARIABLE: Final = "PADDLER_LOG_FORMAT"
 
 
 class LineFormatter(logging.Formatter):
@@ -46,12 +51,35 @@ def parse_filter(text: str) -> tuple[int, dict[str, int]]:
     return everything, modules
 
 
-def set_up_logging(environ: Mapping[str, str], *, default: str = "info") -> None:
-    """Send this process's logs to stderr, filtered as the environment says."""
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time``, ``level``, ``logger``, ``message``, maybe ``traceback``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{at}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def set_up_logging(
+    environ: Mapping[str, str], *, default: str = "info", log_format: str | None = None
+) -> None:
+    """Send this process's logs to stderr, filtered as the environment says.
+
+    ``log_format``: one of ``LOG_FORMATS``; ``None``: as the environment says, else text.
+    """
     text = environ.get("PADDLER_LOG") or environ.get("RUST_LOG") or default
     everything, modules = parse_filter(text)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter())
+    chosen = log_format or environ.get(LOG_FORMAT_VARIABLE)
+    handler.setFormatter(JsonFormatter() if chosen == "json" else LineFormatter())
     logging.addLevelName(logging.WARNING, "WARN")
     logging.basicConfig(level=everything, handlers=[handler], force=True)
     for module, level in modules.items():

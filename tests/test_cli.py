@@ -1,5 +1,6 @@
 """The command line: what each flag means, and how a run that cannot be ends."""
 
+import argparse
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from paddler import __version__
-from paddler.cli import agent_config, balancer_config, build_parser, main
+from paddler.cli import agent_config, balancer_config, build_parser, main, take_environment
 from paddler.config import Address, AgentConfig, BalancerConfig, Buffering, Statsd
 from paddler.errors import ConfigError, StartError
 
@@ -187,8 +188,11 @@ def test_without_a_role_help_is_shown(capsys: pytest.CaptureFixture[str]) -> Non
     ("arguments", "line"),
     [
         (["--version"], f"paddler {__version__}"),
-        (["--help"], "exit codes:  0 stopped as asked   1 could not start or go on   2 bad usage"),
-        (["help"], "roles:"),
+        (
+            ["--help"],
+            "exit codes:  0 done, or stopped as asked   1 could not start or go on   2 bad usage",
+        ),
+        (["help"], "commands:"),
         (["help", "balancer"], "listeners:"),
         (["balancer", "--help"], "listeners:"),
         (["help", "agent"], "  --slots N             requests at once (default: 4)"),
@@ -324,3 +328,62 @@ def test_a_bug_is_not_hidden(bug: Exception, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("paddler.cli.run_balancer", raising(bug))
     with pytest.raises(type(bug)):
         main(["balancer"])
+
+
+# --- the environment ----------------------------------------------------------------------------
+
+
+def from_environment(role: str, **environ: str) -> argparse.Namespace:
+    parser = build_parser()
+    take_environment(parser, environ)
+    words = {"balancer": ["balancer"], "agent": ["agent"], "up": ["up"]}[role]
+    return parser.parse_args(words)
+
+
+def test_a_variable_stands_in_for_a_flag() -> None:
+    arguments = from_environment(
+        "balancer",
+        PADDLER_INFERENCE_ADDR="127.0.0.1:7",
+        PADDLER_COMPAT_OPENAI_ADDR="127.0.0.1:8",
+        PADDLER_MAX_BUFFERED_REQUESTS="9",
+        PADDLER_BUFFERED_REQUEST_TIMEOUT="3s",
+        PADDLER_INFERENCE_CORS_ALLOWED_HOST="http://a http://b",
+        PADDLER_LOG_FORMAT="json",
+        PADDLER_STATSD_PREFIX="",
+    )
+    config = balancer_config(arguments)
+    assert (config.inference, config.openai) == (local(7), local(8))
+    assert (config.buffering.max_requests, config.buffering.timeout_ms) == (9, 3000)
+    assert config.inference_origins == {"http://a", "http://b"}
+    assert arguments.log_format == "json"
+    assert config.statsd.prefix == "paddler_"
+
+
+def test_a_flag_wins_over_its_variable() -> None:
+    parser = build_parser()
+    take_environment(parser, {"PADDLER_SLOTS": "5", "PADDLER_NAME": "a"})
+    arguments = parser.parse_args(["agent", "--slots", "6"])
+    assert (arguments.slots, arguments.name) == (6, "a")
+
+
+def test_a_variable_may_stand_in_for_a_flag_that_is_needed() -> None:
+    assert from_environment("up", PADDLER_MODEL="/m").model == "/m"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("PADDLER_SLOTS", "none"), ("PADDLER_LOG_FORMAT", "xml")]
+)
+def test_a_bad_variable_is_named(capsys: pytest.CaptureFixture[str], name: str, text: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        take_environment(build_parser(), {name: text})
+    assert f"Error: {name}: {text!r}: expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_completion_script_knows_the_commands(
+    capsys: pytest.CaptureFixture[str], shell: str
+) -> None:
+    assert main(["completions", shell]) == 0
+    script = capsys.readouterr().out
+    assert "balancer" in script
+    assert "drain" in script

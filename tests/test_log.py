@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -36,3 +37,31 @@ def test_levels_come_from_the_environment(environ: dict[str, str], levels: list[
 
 def test_rust_module_paths_are_understood() -> None:
     assert parse_filter("info,paddler::agent=debug") == (20, {"paddler.agent": 10})
+
+
+def test_logs_may_be_json() -> None:
+    script = (
+        "import logging; from paddler.log import set_up_logging\n"
+        "set_up_logging({}, log_format='json')\n"
+        "log = logging.getLogger('m'); log.warning('a %s', 'b')\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: log.exception('bad')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    first, second = map(json.loads, done.stderr.splitlines())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    assert first == {"level": "WARN", "logger": "m", "message": "a b"}
+    assert "ZeroDivisionError" in second["traceback"]
+
+
+def test_a_worker_takes_the_format_from_its_environment() -> None:
+    script = (
+        "import logging; from paddler.log import set_up_logging\n"
+        "set_up_logging({'PADDLER_LOG_FORMAT': 'json'}); logging.getLogger('m').error('x')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stderr)["message"] == "x"

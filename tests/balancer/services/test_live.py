@@ -141,7 +141,9 @@ def test_a_subscriber_that_does_not_read_holds_up_nobody() -> None:
                 path = f"/{number}/" + "m" * 4_000
                 status = AgentStatus(desired_slots_total=1, model_path=path)
                 agent.send(wire.StatusReport(status))
-            while not str((await reader.event())[1]["agents"][0]["model_path"]).startswith("/1999/"):
-                pass
+            path = ""
+            while not path.startswith("/1999/"):
+                (seen,) = (await reader.event())[1]["agents"]
+                path = seen["model_path"] or ""
 
     on_balancer(test)

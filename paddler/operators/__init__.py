@@ -1,0 +1,1 @@
+"""Commands for who runs a fleet: thin clients of the management and inference services."""
