@@ -181,7 +181,7 @@ def test_bad_usage_ends_with_2_and_one_line_that_names_it(
 
 def test_without_a_role_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "roles:" in capsys.readouterr().err
+    assert "commands:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
