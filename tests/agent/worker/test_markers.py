@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from paddler.agent.worker.chat_template import ChatTemplate
-from paddler.agent.worker.markers import HistoryForm, ModelFormat, probe
+from paddler.agent.worker.history import HistoryForm
+from paddler.agent.worker.markers import ModelFormat, probe
 from paddler.agent.worker.sections import CHANNEL_HEADERS, RECIPIENT_HEADERS, Markers
 from paddler.agent.worker.tool_calls.dialects import parse
 
