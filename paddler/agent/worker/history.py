@@ -31,6 +31,8 @@ class HistoryForm(NamedTuple):
     """What ``tools`` is where there are none: Hugging Face gives ``None``."""
     ids_are_short: bool = False
     """Whether ids of calls must have nine letters or digits, as Mistral demands."""
+    ids_are_named: bool = False
+    """Whether ids of calls tell the function and a count, as Kimi's do."""
     text_roles: frozenset[str] = frozenset()
     """Roles whose content must be one text, not a list of parts."""
     parts_roles: frozenset[str] = frozenset()
@@ -57,14 +59,10 @@ class HistoryForm(NamedTuple):
 
         ``tools`` are those of the request: they may belong into a message.
         """
-        names = {
-            call.get("id"): call["function"]["name"]
-            for message in messages
-            for call in message.get("tool_calls") or ()
-        }
         if self.single_calls:
             messages = _one_by_one(messages)
-        shaped = [self._message(message, names) for message in messages]
+        made = self._calls_made(messages)
+        shaped = [self._message(message, made) for message in messages]
         if self.tools_in_system and tools:
             shaped = _with_tools(shaped, tools)
         return self._merged(shaped) if self.merged_roles else shaped
@@ -77,19 +75,19 @@ class HistoryForm(NamedTuple):
 
     # --- one message -------------------------------------------------------------------------
 
-    def _message(self, message: Mapping[str, Any], names: Mapping[Any, str]) -> dict[str, Any]:
+    def _message(self, message: Mapping[str, Any], made: Mapping[Any, "_Made"]) -> dict[str, Any]:
         # Templates ask whether a key is there: one without a value counts as missing.
         shaped = {
             key: value for key, value in message.items() if value is not None or key == "content"
         }
         if shaped.get("role") == "developer" and not self.knows_developer:
             shaped["role"] = "system"
-        if "content" in shaped:
-            shaped["content"] = self._content(shaped.get("role"), shaped["content"] or "")
         if shaped.get("tool_calls"):
-            self._shape_calls(shaped)
+            self._shape_calls(shaped, made)
+        elif "content" in shaped:
+            shaped["content"] = self._content(shaped.get("role"), shaped["content"] or "")
         if "tool_call_id" in shaped:
-            self._shape_result(shaped, names)
+            self._shape_result(shaped, made)
         self._shape_thought(shaped)
         return shaped
 
@@ -100,23 +98,28 @@ class HistoryForm(NamedTuple):
             return [_text_part(content)] if role in self.parts_roles else content
         return _joined(content) if role in self.text_roles else list(content)
 
-    def _shape_calls(self, message: dict[str, Any]) -> None:
-        calls = [self._call(call) for call in message["tool_calls"]]
+    def _shape_calls(self, message: dict[str, Any], made: Mapping[Any, "_Made"]) -> None:
         content = message.get("content") or self.empty_content
+        calls = [self._call(call, made) for call in message["tool_calls"]]
         if self.calls_as_text is None:
-            message["content"], message["tool_calls"] = content, calls
-            return
-        del message["tool_calls"]
-        opening, closing = self.calls_as_text
-        texts = [f"{opening}{_call_text(call['function'])}{closing}" for call in calls]
-        message["content"] = _spoken_together([content, "\n".join(texts)], "\n")
+            message["tool_calls"] = calls
+        else:
+            del message["tool_calls"]
+            opening, closing = self.calls_as_text
+            texts = [f"{opening}{_call_text(call['function'])}{closing}" for call in calls]
+            content = _spoken_together([content, "\n".join(texts)], "\n")
+        if content is not None:
+            content = self._content(message.get("role"), content)
+        message["content"] = content
 
-    def _shape_result(self, message: dict[str, Any], names: Mapping[Any, str]) -> None:
+    def _shape_result(self, message: dict[str, Any], made: Mapping[Any, "_Made"]) -> None:
         """A result names its function, which OpenAI's clients leave to the id."""
-        name = names.get(message["tool_call_id"])
-        if name is not None:
-            message.setdefault("name", name)
-        message["tool_call_id"] = self._id(message["tool_call_id"])
+        call = made.get(message["tool_call_id"])
+        if call is None:
+            message["tool_call_id"] = self._id(message["tool_call_id"], None)
+        else:
+            message["tool_call_id"] = call.id
+            message.setdefault("name", call.name)
 
     def _shape_thought(self, message: dict[str, Any]) -> None:
         thought = next((message[key] for key in THOUGHT_KEYS if message.get(key)), None)
@@ -132,12 +135,12 @@ class HistoryForm(NamedTuple):
         if self.thoughts_replace_content and message.get("tool_calls"):
             message["content"] = self.empty_content
 
-    def _call(self, call: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, call: dict[str, Any], made: Mapping[Any, "_Made"]) -> dict[str, Any]:
         function = dict(call["function"])
         function["arguments"] = self._arguments(function.get("arguments", {}))
         shaped: dict[str, Any] = call | {"function": function}
         if shaped.get("id") is not None:
-            shaped["id"] = self._id(shaped["id"])
+            shaped["id"] = made[shaped["id"]].id
         return shaped
 
     def _arguments(self, arguments: Any) -> Any:
@@ -148,10 +151,22 @@ class HistoryForm(NamedTuple):
             return arguments if value is NOT_JSON else value
         return arguments
 
-    def _id(self, given: str) -> str:
-        if not self.ids_are_short or _SHORT_ID.fullmatch(given):
-            return given
-        return hashlib.sha256(given.encode()).hexdigest()[:9]
+    def _calls_made(self, messages: Sequence[Mapping[str, Any]]) -> dict[Any, "_Made"]:
+        """By the ids that the client has for them, all calls."""
+        made: dict[Any, _Made] = {}
+        for message in messages:
+            for call in message.get("tool_calls") or ():
+                name = call["function"]["name"]
+                if (given := call.get("id")) is not None:
+                    made[given] = _Made(name, self._id(given, f"functions.{name}:{len(made)}"))
+        return made
+
+    def _id(self, given: str, named: str | None) -> str:
+        if self.ids_are_named and named and not _NAMED_ID.fullmatch(given):
+            return named
+        if self.ids_are_short and not _SHORT_ID.fullmatch(given):
+            return hashlib.sha256(given.encode()).hexdigest()[:9]
+        return given
 
     # --- between messages --------------------------------------------------------------------
 
@@ -176,7 +191,15 @@ class HistoryForm(NamedTuple):
         return merged
 
 
+class _Made(NamedTuple):
+    """A call that was made, and its id as the template wants it."""
+
+    name: str
+    id: str
+
+
 _SHORT_ID: Final = re.compile(r"[A-Za-z0-9]{9}")
+_NAMED_ID: Final = re.compile(r"functions\.[^\s:]+:\d+")
 
 
 def _text_part(text: str) -> dict[str, Any]:

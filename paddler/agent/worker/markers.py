@@ -40,6 +40,7 @@ from paddler.agent.worker.sections import (
 from paddler.agent.worker.tool_calls.dialects import (
     BARE_JSON,
     DIALECTS,
+    PYTHONIC,
     Dialect,
     Unrecognized,
     json_dialect,
@@ -155,6 +156,7 @@ class _Probe:
         self._source = source
         self._turn_starts: tuple[str, ...] = ()
         self._headers: Headers | None = None
+        self._has_bare_calls = False
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._calls: list[str] = []
@@ -179,7 +181,7 @@ class _Probe:
             tool_calls=tuple(dict.fromkeys(self._calls)),
             closings=tuple(dict.fromkeys(self._closings)),
             headers=self._headers,
-            has_bare_calls=dialect == BARE_JSON,
+            has_bare_calls=self._has_bare_calls,
             turn_starts=self._turn_starts,
         )
         return ModelFormat(markers, dialect, self._history.form)
@@ -306,22 +308,14 @@ class _Probe:
 
     def _find_calling(self) -> _Calling | None:
         """The best rendering of a tool call, in any form of history."""
-        for ids_are_short in (False, True):
-            callings = [
-                calling
-                for arguments_are_text in (False, True)
+        for is_short, is_named in ((False, False), (True, False), (False, True)):
+            form = self._history.form._replace(ids_are_short=is_short, ids_are_named=is_named)
+            forms = [
+                form._replace(arguments_are_text=is_text, empty_content=empty_content)
+                for is_text in (False, True)
                 for empty_content in ("", None)
-                if (
-                    calling := self._render_call(
-                        self._history.form._replace(
-                            arguments_are_text=arguments_are_text,
-                            empty_content=empty_content,
-                            ids_are_short=ids_are_short,
-                        )
-                    )
-                )
             ]
-            if callings:
+            if callings := [calling for form in forms if (calling := self._render_call(form))]:
                 return min(callings, key=lambda calling: calling.rank)
         return None
 
@@ -350,10 +344,11 @@ class _Probe:
             return dialect
         opening = self._opening(calling)
         if not opening:
+            self._has_bare_calls = dialect in (BARE_JSON, PYTHONIC)
             self._add_calls(self._known(_KNOWN_BESIDE_BARE_CALLS))
             return dialect
         closing = self._closing(calling, opening)
-        self._add_calls([(opening, closing)])
+        self._add_calls([(opening, closing), *_misspelt(opening, closing)])
         if dialect == BARE_JSON:
             return json_dialect("own", opening, closing)
         return dialect
@@ -396,6 +391,13 @@ class _Probe:
             self._calls.append(opening)
             if closing:
                 self._closings.append(closing)
+
+
+def _misspelt(opening: str, closing: str) -> Iterator[tuple[str, str]]:
+    """How a model may get its markers wrong: DeepSeek's have low blocks between the words."""
+    if "▁" in opening:
+        for between in "_ ":
+            yield opening.replace("▁", between), closing.replace("▁", between)
 
 
 def _before_any(text: str, ends: Sequence[str]) -> str:

@@ -63,6 +63,7 @@ SAMPLES = {
     "tool_calls": f"<tool_calls>\n{F_JSON}\n{G_JSON}\n</tool_calls>",
     "toolcall": f"<TOOLCALL>[{F_JSON}, {G_JSON}]</TOOLCALL>",
     "llama_python_tag": f"<|python_tag|>{F_JSON}; {G_JSON}",
+    "llama_python_start": f"<|python_start|>{F_JSON}<|python_end|><|python_start|>{G_JSON}",
     "functools": f"functools[{F_JSON}, {G_JSON}]",
     "function_call": f"<|function_call|>{F_JSON}<|function_call|>{G_JSON}",
     "functionary_v3.1": f"<function=f>{JSON}</function><function=g>{{}}</function>",
