@@ -98,6 +98,7 @@ _KNOWN_CALLS: Final = (
 )
 _KNOWN_BESIDE_BARE_CALLS: Final = (
     ("<|python_tag|>", "<|python_tag|>", ""),
+    ("ipython", "<|python_tag|>", ""),  # the name of Llama's environment for tools
     ("<|python_start|>", "<|python_start|>", "<|python_end|>"),
 )
 _KNOWN_CONTENT: Final = (("<response>", "<response>", "</response>"),)
