@@ -1,17 +1,23 @@
 """Models that remember otherwise than by a plain KV cache, in a real worker."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import pytest
 
 from paddler.agent.slot_table import SlotState
+from paddler.agent.worker.batch import BatchSequence
+from paddler.agent.worker.engine import DecodeOutcome
+from paddler.agent.worker.engine_llama import LlamaEngine, start_backend
 from paddler.messages.inference import ContinueFromRawPrompt, GbnfGrammar
 from paddler.messages.link import RawPromptJob, StartStream, StopStream
 from paddler.messages.worker import Ready
 from tests.agent.worker.frames import Answer
+from tests.agent.worker.test_engine_llama import decode_all, open_model, parameters
 from tests.agent.worker.test_main import GREEDY, Process
+from tests.tiny_gguf import FIRST_BYTE
 from tests.tiny_memories import KINDS, RECURRENT, WINDOW, write_tiny_memory
 
 CONTEXT = 256
@@ -86,6 +92,14 @@ def test_repeated_prompt_tells_what_was_reused(model: Remembering) -> None:
     assert second.text == first.text
 
 
+def test_prompt_is_answered_alike_however_full_the_cells_have_become(model: Remembering) -> None:
+    cold = model.ask("after").text
+    for length in range(10, 60, 10):
+        model.process.parent.send(start(1, "x" * length, 60), start(2, "y" * length, 60))
+        model.process.parent.answers(1, 2)
+        assert model.ask("after").text == cold
+
+
 def test_streams_at_once_say_what_they_say_alone(model: Remembering) -> None:
     alone = [model.ask(prompt, 20).text for prompt in ("one", "two, and more of it")]
     model.process.parent.send(start(1, "one", 20), start(2, "two, and more of it", 20))
@@ -114,6 +128,30 @@ def test_full_context_ends_the_longest_and_no_other(model: Remembering) -> None:
     else:
         assert answers[1].error == EVICTED
     assert model.ask("and then", 5).usage.completion_tokens == 5
+
+
+def test_window_whose_cells_were_taken_is_not_kept(tmp_path: Path) -> None:
+    """llama.cpp takes cells that the last token of a sequence does not look back on."""
+    start_backend()
+    path = write_tiny_memory(tmp_path / "tiny.gguf", "gemma3")
+    with (
+        open_model(path) as opened,
+        LlamaEngine(opened, parameters=parameters(), slots=2, threads=1) as engine,
+    ):
+
+        def decode(slot: int, tokens: int) -> None:
+            sequence = BatchSequence(slot, [FIRST_BYTE] * tokens)
+            assert set(decode_all(engine, sequence)) == {DecodeOutcome.DECODED}
+
+        decode(1, 100)
+        decode(0, 60)
+        assert engine.keep(1, 0)
+        decode(1, 130)  # In the cells that are free, then over the first 30 of the other.
+        assert engine.keep(0, 60)
+        assert engine.keep(0, 50)
+        assert not engine.keep(0, 30)
+        decode(0, 60)
+        assert engine.keep(0, 30)  # Nobody took any.
 
 
 def test_prompt_beyond_the_context_is_refused(model: Remembering) -> None:
