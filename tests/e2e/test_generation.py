@@ -134,9 +134,9 @@ def chat_template(marker: str) -> str:
     return "{% for m in messages %}" + marker + "{{ m.content }}{% endfor %}"
 
 
-def put_template(fleet: Fleet, marker: str) -> None:
+def put_template(fleet: Fleet, template: str) -> None:
     override = {
-        "chat_template_override": {"content": chat_template(marker)},
+        "chat_template_override": {"content": template},
         "use_chat_template_override": True,
     }
     fleet.put_state(desired_state(fleet) | override)
@@ -159,7 +159,7 @@ def test_running_answer_completes_while_the_template_is_swapped_and_the_next_use
     built_in = prompt_tokens(own_fleet)
     running = Answer(own_fleet.inference, raw_prompt("Once upon a time", LONG))
     running.first()
-    put_template(own_fleet, "a b c ")
+    put_template(own_fleet, chat_template("a b c "))
     wait_until_drains(own_fleet)
     # Asked in the midst of it: this one waits for the new template.
     late = prompt_tokens(own_fleet)
@@ -168,7 +168,7 @@ def test_running_answer_completes_while_the_template_is_swapped_and_the_next_use
     assert completion(usage_of(messages)) == LONG
     assert late < built_in
 
-    put_template(own_fleet, "a b c d e f g h ")
+    put_template(own_fleet, chat_template("a b c d e f g h "))
     assert prompt_tokens(own_fleet) > late
 
 
@@ -183,3 +183,18 @@ def test_running_answer_completes_while_the_model_is_switched(own_fleet: Fleet, 
     assert len(tokens_of(messages)) == LONG - 1
     assert "Done" in result_of(messages)
     assert len(tokens_of(late)) == 3
+
+
+def test_system_message_reaches_a_model_whose_template_refuses_it(
+    own_fleet: Fleet, tiny: Path
+) -> None:
+    put_model(own_fleet, tiny)
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    put_template(own_fleet, refusing + chat_template(""))
+    wait_until(lambda: own_fleet.slots_ready() == 0, "the swap begins")
+    own_fleet.wait_slots(2)
+    body = conversation("Hello", 1)
+    plain = usage_of(ask(own_fleet.inference, body))["prompt_tokens"]
+    body["conversation_history"].insert(0, {"role": "system", "content": "Be brief."})
+    told = usage_of(ask(own_fleet.inference, body))["prompt_tokens"]
+    assert told == plain + len("Be brief.\n\n".replace(" ", "   "))  # A space has three bytes.
