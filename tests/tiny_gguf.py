@@ -13,6 +13,7 @@ WIDTH = 64
 FEED_FORWARD = 64
 BOS, EOS = 1, 2
 FIRST_BYTE = 3
+VOCABULARY = FIRST_BYTE + 256
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}"
@@ -36,12 +37,6 @@ def write_tiny_gguf(
     Up to two ``heads`` have the 32 values each that block-quantized KV types need. The
     architecture ``qwen2vl`` counts the positions of an image along two axes.
     """
-    tokens = [b"<unk>", b"<s>", b"</s>"]
-    types = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
-    for byte in range(256):
-        tokens.append(f"<0x{byte:02X}>".encode())
-        types.append(gguf.TokenType.BYTE)
-
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_context_length(context_length)
@@ -54,14 +49,7 @@ def write_tiny_gguf(
     writer.add_rope_dimension_count(WIDTH // heads)
     if architecture == "qwen2vl":
         writer.add_rope_dimension_sections([4, 6, 6, 0])
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens)
-    writer.add_token_scores([0.0] * len(tokens))
-    writer.add_token_types(types)
-    writer.add_bos_token_id(BOS)
-    writer.add_eos_token_id(EOS)
-    writer.add_add_bos_token(add_bos)
-    writer.add_add_space_prefix(False)
+    add_vocabulary(writer, add_bos=add_bos)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     for key, value in (metadata or {}).items():
@@ -75,8 +63,8 @@ def write_tiny_gguf(
     def ones(name: str) -> None:
         writer.add_tensor(name, np.ones(WIDTH, dtype=np.float32))
 
-    weights("token_embd.weight", len(tokens), WIDTH)
-    weights("output.weight", len(tokens), WIDTH)
+    weights("token_embd.weight", VOCABULARY, WIDTH)
+    weights("output.weight", VOCABULARY, WIDTH)
     ones("output_norm.weight")
     ones("blk.0.attn_norm.weight")
     ones("blk.0.ffn_norm.weight")
@@ -88,12 +76,34 @@ def write_tiny_gguf(
     weights("blk.0.ffn_gate.weight", FEED_FORWARD, WIDTH)
     weights("blk.0.ffn_up.weight", FEED_FORWARD, WIDTH)
     weights("blk.0.ffn_down.weight", WIDTH, FEED_FORWARD)
+    finish(writer)
+    return path
 
+
+def add_vocabulary(writer: gguf.GGUFWriter, *, add_bos: bool = True) -> None:
+    """One token for each byte, and three special ones."""
+    tokens = [b"<unk>", b"<s>", b"</s>"]
+    types = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
+    for byte in range(256):
+        tokens.append(f"<0x{byte:02X}>".encode())
+        types.append(gguf.TokenType.BYTE)
+    assert len(tokens) == VOCABULARY
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * len(tokens))
+    writer.add_token_types(types)
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOS)
+    writer.add_add_bos_token(add_bos)
+    writer.add_add_space_prefix(False)
+
+
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write all that was added."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
 
 
 def write_tiny_mmproj(
@@ -168,9 +178,5 @@ def write_tiny_mmproj(
         weights("mm.2.bias", projection_width)
     else:
         weights("mm.model.fc.weight", projection_width, width * scale_factor**2)
-
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path

@@ -22,6 +22,13 @@ DIALECTS = {
         "<parameter={{ key }}>\n{{ value }}\n</parameter>\n{% endfor %}</function>\n</tool_call>"
     ),
     "mistral": "[TOOL_CALLS]{{ name }}[ARGS]{{ arguments | tojson }}",
+    "gemma": (
+        "<|tool_call>call:{{ name }}{{ '{' }}"
+        "{% for key, value in arguments.items() %}{{ key }}:"
+        '{% if value is string %}<|"|>{{ value }}<|"|>{% else %}{{ value }}{% endif %}'
+        "{{ ',' if not loop.last }}{% endfor %}"
+        "}<tool_call|>"
+    ),
     "glm": (
         "<tool_call>{{ name }}\n{% for key, value in arguments.items() %}"
         "<arg_key>{{ key }}</arg_key>\n<arg_value>{{ value }}</arg_value>\n{% endfor %}</tool_call>"

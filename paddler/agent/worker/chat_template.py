@@ -2,8 +2,9 @@
 
 The environment has what ``transformers.apply_chat_template`` gives a template: trimmed
 blocks, loop controls, ``raise_exception``, ``strftime_now``, a ``tojson`` that is plain
-JSON (Jinja's own escapes HTML), and ``{% generation %}`` blocks. Beyond it, templates may
-grow lists, and ``tojson`` takes what filters give: some templates in use need that.
+JSON (Jinja's own escapes HTML), ``{% generation %}`` blocks, and ``documents`` that are
+``None``. Beyond it, templates may grow lists, and ``tojson`` takes what filters give: some
+templates in use need that.
 
 The sandbox keeps a template from reaching out, not from using up time and memory: where
 that matters, render in a :class:`~paddler.agent.worker.bounded.BoundedProcess`.
@@ -12,13 +13,15 @@ that matters, render in a :class:`~paddler.agent.worker.bounded.BoundedProcess`.
 import datetime
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import jinja2
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 # Far more than fits in a large context.
 MAX_PROMPT_CHARS: Final = 8 * 1024 * 1024
@@ -30,6 +33,22 @@ class TemplateCompileError(Exception):
 
 class TemplateRenderError(Exception):
     """The template compiles, but fails on this conversation."""
+
+
+class Renderer(Protocol):
+    """What renders a chat template: one here, or one in a process of its own."""
+
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        enable_thinking: bool,
+        tools: Sequence[dict[str, Any]] | None = (),
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt. Raises :class:`TemplateRenderError`."""
+        ...
 
 
 class ChatTemplate:
@@ -68,6 +87,7 @@ class ChatTemplate:
             "enable_thinking": enable_thinking,
             "thinking": enable_thinking,  # as DeepSeek and Granite call it
             "tools": None if tools is None else list(tools),
+            "documents": None,
             **(variables or {}),
         }
         pieces: list[str] = []
@@ -103,6 +123,33 @@ class _GenerationBlocks(Extension):
         return nodes.Scope(body, lineno=lineno)
 
 
+class _Dicts:
+    """The global ``dict``, without the type's own attributes."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, keys: Any, value: Any = None) -> dict[Any, Any]:
+        """A dict with one value for all keys."""
+        return dict.fromkeys(keys, value)
+
+
+class _Namespace(Namespace):
+    """The global ``namespace``. Names like ``__class__`` would reach into Python's own."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        # No parameter has a name, so that a template may use any, ``self`` included.
+        self, *given = args
+        Namespace.__init__(self)
+        for name, value in dict(*given, **kwargs).items():
+            self[name] = value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if str(name).startswith("__"):
+            raise SecurityError(f"a namespace has no {name!r}: two underscores may not come first")
+        super().__setitem__(name, value)
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """A sandbox in which lists may grow and shrink: they are the template's own."""
 
@@ -120,6 +167,8 @@ def _environment() -> _Environment:
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
+    environment.globals["dict"] = _Dicts()
+    environment.globals["namespace"] = _Namespace
     return environment
 
 
@@ -152,7 +201,7 @@ def _raise_exception(message: str) -> None:
 
 
 def _strftime_now(pattern: str) -> str:
-    return datetime.datetime.now().astimezone().strftime(pattern)
+    return datetime.datetime.now().strftime(pattern)
 
 
 def _describe(error: Exception) -> str:

@@ -311,6 +311,7 @@ class LlamaEngine:
         if not self._context:
             raise native_log.refused("the context cannot be created")
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
+        self._window: int = llama_cpp.llama_model_n_swa(model.handle)  # 0: it sees all
         self.context_size: int = llama_cpp.llama_n_ctx(self._context)
         # llama.cpp bounds the batch by the context itself, but for models without causal attention.
         self.n_batch: int = min(llama_cpp.llama_n_batch(self._context), self.context_size)
@@ -362,10 +363,24 @@ class LlamaEngine:
 
     def keep(self, slot: int, length: int) -> bool:
         """Drop a slot's cells but the first ``length``; ``False``: it had to be all of them."""
-        if llama_cpp.llama_memory_seq_rm(self._memory, slot, length, -1):
+        if self._has_window(slot, length) and llama_cpp.llama_memory_seq_rm(
+            self._memory, slot, length, -1
+        ):
             return True
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return False
+
+    def _has_window(self, slot: int, length: int) -> bool:
+        """Whether a token behind ``length`` cells finds all that it looks back on.
+
+        Of a layer with a sliding window, llama.cpp gives away the cells that the last token
+        of a sequence does not see. A token before it may have seen them.
+        """
+        end = llama_cpp.llama_memory_seq_pos_max(self._memory, slot) + 1
+        if not self._window or length in (0, end):
+            return True
+        first = llama_cpp.llama_memory_seq_pos_min(self._memory, slot)
+        return bool(first <= max(0, length - self._window + 1))
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
         """Make the slot's sampler chain and show it the prompt."""

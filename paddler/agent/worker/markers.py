@@ -9,13 +9,28 @@ section by habit, which their templates then cut from history.
 Probing never fails: a template that raises on a probe counts as not having the feature.
 """
 
-import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
-from paddler.agent.worker.chat_template import TemplateRenderError
+from paddler.agent.worker.chat_template import Renderer as Renderer
+from paddler.agent.worker.history import HistoryForm
+from paddler.agent.worker.history_probe import (
+    ANSWER,
+    ARGUMENTS,
+    FUNCTION,
+    NUMBER,
+    PLAIN,
+    QUESTION,
+    RESULT,
+    THOUGHT,
+    TOOL,
+    USER,
+    HistoryProbe,
+    Message,
+    round_trip,
+)
 from paddler.agent.worker.sections import (
     CHANNEL_HEADERS,
     RECIPIENT_HEADERS,
@@ -25,89 +40,12 @@ from paddler.agent.worker.sections import (
 from paddler.agent.worker.tool_calls.dialects import (
     BARE_JSON,
     DIALECTS,
+    PYTHONIC,
     Dialect,
     Unrecognized,
     json_dialect,
     parse_in,
 )
-from paddler.agent.worker.tool_calls.reading import NOT_JSON, decode_json, encode_json
-
-
-class Renderer(Protocol):
-    """What renders a chat template."""
-
-    def render(
-        self,
-        messages: Sequence[dict[str, Any]],
-        *,
-        add_generation_prompt: bool,
-        enable_thinking: bool,
-        tools: Sequence[dict[str, Any]] | None = (),
-        variables: Mapping[str, Any] | None = None,
-    ) -> str:
-        """The prompt. Raises :class:`TemplateRenderError`."""
-        ...
-
-
-# --- the shape of history ----------------------------------------------------------------------
-
-
-class HistoryForm(NamedTuple):
-    """How a template wants what its authors disagree on."""
-
-    arguments_are_text: bool = False
-    """Whether the arguments of a call are JSON text, not an object."""
-    empty_content: str | None = ""
-    """The content of a message that only calls tools."""
-    no_tools: tuple[()] | None = None
-    """What ``tools`` is where there are none: Hugging Face gives ``None``."""
-    ids_are_short: bool = False
-    """Whether ids of calls must have nine letters or digits, as Mistral demands."""
-
-    def messages(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The messages of OpenAI's API as the template wants them."""
-        return [self._message(message) for message in messages]
-
-    def tools(self, tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """The tools as the template wants them."""
-        if tools:
-            return list(tools)
-        return None if self.no_tools is None else []
-
-    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
-        shaped = dict(message)
-        if shaped.get("tool_calls"):
-            shaped["content"] = shaped.get("content") or self.empty_content
-            shaped["tool_calls"] = [self._call(call) for call in shaped["tool_calls"]]
-        elif "content" in shaped and shaped["content"] is None:
-            shaped["content"] = ""
-        if shaped.get("tool_call_id") is not None:
-            shaped["tool_call_id"] = self._id(shaped["tool_call_id"])
-        return shaped
-
-    def _call(self, call: dict[str, Any]) -> dict[str, Any]:
-        function = dict(call["function"])
-        function["arguments"] = self._arguments(function.get("arguments", {}))
-        shaped: dict[str, Any] = call | {"function": function}
-        if shaped.get("id") is not None:
-            shaped["id"] = self._id(shaped["id"])
-        return shaped
-
-    def _arguments(self, arguments: Any) -> Any:
-        if self.arguments_are_text:
-            return arguments if isinstance(arguments, str) else encode_json(arguments)
-        if isinstance(arguments, str):
-            value = decode_json(arguments)
-            return arguments if value is NOT_JSON else value
-        return arguments
-
-    def _id(self, given: str) -> str:
-        if not self.ids_are_short or _SHORT_ID.fullmatch(given):
-            return given
-        return hashlib.sha256(given.encode()).hexdigest()[:9]
-
-
-_SHORT_ID: Final = re.compile(r"[A-Za-z0-9]{9}")
 
 
 class ModelFormat(NamedTuple):
@@ -153,10 +91,16 @@ _KNOWN_CALLS: Final = (
     ("<|tool_call_start|>", "<|tool_call_start|>", "<|tool_call_end|>"),
     ("<|tool_list_start|>", "<|tool_call_start|>", "<|tool_call_end|>"),
     ("[TOOL_CALLS]", "[TOOL_CALLS]", ""),
+    ("<|/tool_call|>", "<|tool_call|>", "<|/tool_call|>"),
+    ("<|tool|>", "<|tool_call|>", "<|/tool_call|>"),
     ("<|tool_call|>", "<|tool_call|>", ""),
     ("<TOOLCALL>", "<TOOLCALL>", "</TOOLCALL>"),
 )
-_KNOWN_BESIDE_BARE_CALLS: Final = (("<|python_tag|>", "<|python_tag|>", ""),)
+_KNOWN_BESIDE_BARE_CALLS: Final = (
+    ("<|python_tag|>", "<|python_tag|>", ""),
+    ("ipython", "<|python_tag|>", ""),  # the name of Llama's environment for tools
+    ("<|python_start|>", "<|python_start|>", "<|python_end|>"),
+)
 _KNOWN_CONTENT: Final = (("<response>", "<response>", "</response>"),)
 
 
@@ -183,34 +127,6 @@ def _closing_of(opening: str) -> str | None:
 
 # --- probing -----------------------------------------------------------------------------------
 
-_QUESTION: Final = "probe-question"
-_ANSWER: Final = "probe-answer"
-_THOUGHT: Final = "probe-thought"
-_RESULT: Final = "probe-result"
-_FUNCTION: Final = "probe_function"
-_NUMBER: Final = 70707
-_ARGUMENTS: Final = {"probe_text": "probe-value", "probe_number": _NUMBER}
-
-_USER: Final = {"role": "user", "content": _QUESTION}
-_PLAIN: Final = {"role": "assistant", "content": _ANSWER}
-_THINKING: Final[dict[str, Any]] = dict.fromkeys(
-    ("reasoning_content", "reasoning", "thinking"), _THOUGHT
-)
-
-# Not the one that is called: a name in the rendering is then that of the call.
-_TOOL: Final[dict[str, Any]] = {
-    "type": "function",
-    "function": {
-        "name": "probe_other",
-        "description": "A probe.",
-        "parameters": {
-            "type": "object",
-            "properties": {"probe_other_key": {"type": "string", "description": "A probe."}},
-            "required": ["probe_other_key"],
-        },
-    },
-}
-
 
 class _Calling(NamedTuple):
     """A rendering of a tool call. ``text`` starts after the question."""
@@ -235,21 +151,29 @@ class _Calling(NamedTuple):
 
 class _Probe:
     def __init__(self, renderer: Renderer, source: str) -> None:
-        self._renderer = renderer
+        self._history = HistoryProbe(renderer, source)
+        self._render = self._history.render
+        self._render_answer = self._history.render_answer
         self._source = source
-        self._no_tools = self._find_no_tools()
         self._turn_starts: tuple[str, ...] = ()
         self._headers: Headers | None = None
+        self._has_bare_calls = False
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._calls: list[str] = []
         self._closings: list[str] = []
 
     def result(self) -> ModelFormat:
+        self._history.find_conversation()
         calling = self._find_calling()
-        history = HistoryForm(no_tools=self._no_tools) if calling is None else calling.form
-        self._find_turn_starts(history)
-        self._find_reasoning(history)
+        if calling is None:
+            around = (*self._unseen_calls(), ("", ""))[0]
+            self._history.form = self._history.form._replace(calls_as_text=around)
+        else:
+            self._history.form = calling.form
+        self._history.find_results()
+        self._find_turn_starts()
+        self._find_reasoning()
         dialect = self._find_calls(calling)
         self._find_content()
         markers = Markers(
@@ -258,64 +182,29 @@ class _Probe:
             tool_calls=tuple(dict.fromkeys(self._calls)),
             closings=tuple(dict.fromkeys(self._closings)),
             headers=self._headers,
-            has_bare_calls=dialect == BARE_JSON,
+            has_bare_calls=self._has_bare_calls,
             turn_starts=self._turn_starts,
         )
-        return ModelFormat(markers, dialect, history)
-
-    # --- rendering ---------------------------------------------------------------------------
-
-    def _render(
-        self,
-        *messages: Mapping[str, Any],
-        form: HistoryForm | None = None,
-        is_asked: bool = False,
-        thinks: bool = True,
-        has_tools: bool = False,
-    ) -> str | None:
-        """A prompt; ``None`` if the template raises."""
-        form = form or HistoryForm(no_tools=self._no_tools)
-        try:
-            return self._renderer.render(
-                form.messages([dict(message) for message in messages]),
-                add_generation_prompt=is_asked,
-                enable_thinking=thinks,
-                tools=form.tools([_TOOL] if has_tools else []),
-            )
-        except TemplateRenderError:
-            return None
-
-    def _render_answer(self, *messages: Mapping[str, Any], **options: Any) -> str:
-        """What follows the question; empty if there is no such text."""
-        return (self._render(_USER, *messages, **options) or "").rpartition(_QUESTION)[2]
-
-    def _find_no_tools(self) -> tuple[()] | None:
-        for no_tools in (None, ()):
-            form = HistoryForm(no_tools=no_tools)
-            if self._render(_USER, form=form, is_asked=True) is not None:
-                return no_tools
-        return None
+        return ModelFormat(markers, dialect, self._history.form)
 
     # --- turns -------------------------------------------------------------------------------
 
-    def _find_turn_starts(self, history: HistoryForm) -> None:
+    def _find_turn_starts(self) -> None:
         """What is written before an answer to the user and to a tool, thinking or not."""
-        after_tool = (_USER, *_round_trip())
+        after_tool = (USER, *round_trip())
         self._turn_starts = tuple(
             dict.fromkeys(
                 start
-                for messages, last_word in (((_USER,), _QUESTION), (after_tool, _RESULT))
-                if (start := self._find_turn_start(messages, last_word, history))
+                for messages, last_word in (((USER,), QUESTION), (after_tool, RESULT))
+                if (start := self._find_turn_start(messages, last_word))
             )
         )
 
-    def _find_turn_start(
-        self, messages: Sequence[Mapping[str, Any]], last_word: str, history: HistoryForm
-    ) -> str:
+    def _find_turn_start(self, messages: Sequence[Message], last_word: str) -> str:
         starts: list[str] = []
         for thinks in (True, False):
-            asked = self._render(*messages, form=history, is_asked=True, thinks=thinks)
-            unasked = self._render(*messages, form=history, thinks=thinks)
+            asked = self._render(*messages, is_asked=True, thinks=thinks)
+            unasked = self._render(*messages, thinks=thinks)
             if asked is None or last_word not in asked:
                 return ""
             if unasked is not None and asked.startswith(unasked) and asked != unasked:
@@ -328,8 +217,8 @@ class _Probe:
 
     # --- reasoning ---------------------------------------------------------------------------
 
-    def _find_reasoning(self, history: HistoryForm) -> None:
-        pair = self._reasoning_in_history(history) or self._reasoning_in_turn_start()
+    def _find_reasoning(self) -> None:
+        pair = self._reasoning_in_history() or self._reasoning_in_turn_start()
         pairs = [pair] if pair else self._known(_KNOWN_REASONING)
         if not pair and pairs:
             for opening, closing in self._known(_KNOWN_CONTENT):
@@ -346,16 +235,19 @@ class _Probe:
             for start in self._turn_starts
         )
 
-    def _reasoning_in_history(self, history: HistoryForm) -> tuple[str, str] | None:
+    def _reasoning_in_history(self) -> tuple[str, str] | None:
         """The markers around a thought, wherever the template shows one."""
-        parts = [{"type": "thinking", "thinking": _THOUGHT}, {"type": "text", "text": _ANSWER}]
-        for messages in (
-            [{"role": "assistant", "content": _ANSWER, **_THINKING}],
-            [{"role": "assistant", "content": parts}],
-            _round_trip(_THINKING),
+        answered = [PLAIN | {"reasoning_content": THOUGHT}]
+        as_part = self._history.form._replace(
+            text_roles=self._history.form.text_roles - {"assistant"}, thoughts_are_parts=True
+        )
+        for messages, form in (
+            (answered, self._history.form),
+            (answered, as_part),
+            (round_trip({"reasoning_content": THOUGHT}), self._history.form),
         ):
-            text = self._render_answer(*messages, form=history)
-            before, thought, after = text.partition(_THOUGHT)
+            text = self._render_answer(*messages, form=form)
+            before, thought, after = text.partition(THOUGHT)
             closing = _TAG.search(after)
             opening = _OPENING.search(before)
             if not thought or closing is None or opening is None:
@@ -364,6 +256,7 @@ class _Probe:
                 self._headers = CHANNEL_HEADERS
                 return "", closing.group()
             if not self._is_of_turn(opening.group().strip(), closing.group()):
+                self._history.form = form
                 return opening.group().strip(), closing.group()
         return None
 
@@ -382,7 +275,7 @@ class _Probe:
 
     def _is_of_turn(self, opening: str, closing: str) -> bool:
         """Whether an opening belongs to every turn: one without thought has it, too."""
-        before = self._render_answer(_PLAIN).partition(_ANSWER)[0]
+        before = self._render_answer(PLAIN).partition(ANSWER)[0]
         return opening in before and closing not in before
 
     def _known(self, pairs: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
@@ -397,7 +290,7 @@ class _Probe:
         """What wraps an answer beyond its turn, as Command R has it."""
         if self._headers is not None:
             return
-        before, answer, after = self._render_answer(_PLAIN).partition(_ANSWER)
+        before, answer, after = self._render_answer(PLAIN).partition(ANSWER)
         turn_starts = [text for start in self._turn_starts if (text := start.strip())]
         if not answer or not any(start in before for start in turn_starts):
             return
@@ -416,26 +309,20 @@ class _Probe:
 
     def _find_calling(self) -> _Calling | None:
         """The best rendering of a tool call, in any form of history."""
-        for ids_are_short in (False, True):
-            callings = [
-                calling
-                for arguments_are_text in (False, True)
+        for is_short, is_named in ((False, False), (True, False), (False, True)):
+            form = self._history.form._replace(ids_are_short=is_short, ids_are_named=is_named)
+            forms = [
+                form._replace(arguments_are_text=is_text, empty_content=empty_content)
+                for is_text in (False, True)
                 for empty_content in ("", None)
-                if (
-                    calling := self._render_call(
-                        HistoryForm(
-                            arguments_are_text, empty_content, self._no_tools, ids_are_short
-                        )
-                    )
-                )
             ]
-            if callings:
+            if callings := [calling for form in forms if (calling := self._render_call(form))]:
                 return min(callings, key=lambda calling: calling.rank)
         return None
 
     def _render_call(self, form: HistoryForm) -> _Calling | None:
-        text = self._render_answer(_round_trip()[0], form=form, has_tools=True)
-        name = text.find(_FUNCTION)
+        text = self._render_answer(round_trip()[0], form=form, has_tools=True)
+        name = text.find(FUNCTION)
         if name < 0:
             return None
         for start in _possible_starts(text, name):
@@ -447,10 +334,10 @@ class _Probe:
     def _find_calls(self, calling: _Calling | None) -> Dialect | None:
         """Markers of tool calls, and the dialect between them."""
         if calling is None or calling.dialect is None:
-            self._add_calls(self._known(_KNOWN_CALLS) or self._guess_calls())
+            self._add_calls(self._unseen_calls())
             return None
         text, dialect = calling.text, calling.dialect
-        if CHANNEL_HEADERS.end in text and f"to={_FUNCTION}" in text.replace("functions.", ""):
+        if CHANNEL_HEADERS.end in text and f"to={FUNCTION}" in text.replace("functions.", ""):
             self._headers = CHANNEL_HEADERS
             return dialect
         if text[: calling.name].endswith(RECIPIENT_HEADERS.begins):
@@ -458,37 +345,44 @@ class _Probe:
             return dialect
         opening = self._opening(calling)
         if not opening:
+            self._has_bare_calls = dialect in (BARE_JSON, PYTHONIC)
             self._add_calls(self._known(_KNOWN_BESIDE_BARE_CALLS))
             return dialect
         closing = self._closing(calling, opening)
-        self._add_calls([(opening, closing)])
+        self._add_calls([(opening, closing), *_misspelt(opening, closing)])
         if dialect == BARE_JSON:
             return json_dialect("own", opening, closing)
         return dialect
 
-    def _guess_calls(self) -> list[tuple[str, str]]:
-        """Most models that are told of tools, in whatever way, call them as Hermes does."""
-        told = self._render(_USER, has_tools=True)
-        name = _TOOL["function"]["name"]
-        return [("<tool_call>", "</tool_call>")] if told and name in told else []
+    def _unseen_calls(self) -> list[tuple[str, str]]:
+        """What may stand around calls of a model whose template writes none.
+
+        Most that are told of tools, in whatever way, call them as Hermes does.
+        """
+        if known := self._known(_KNOWN_CALLS):
+            return known
+        told = self._render(USER, has_tools=True)
+        if told is None or TOOL["function"]["name"] not in told:
+            return []
+        return [(opening, closing) for _, opening, closing in _KNOWN_CALLS]
 
     def _opening(self, calling: _Calling) -> str:
         """The marker that announces calls; empty if there is none."""
         if calling.dialect == BARE_JSON:
             tag = _LAST_TAG.search(calling.text[: calling.start])
-            plain = self._render_answer(_PLAIN).partition(_ANSWER)[0]
+            plain = self._render_answer(PLAIN).partition(ANSWER)[0]
             return "" if tag is None or tag["tag"] in plain else tag["tag"]
         tag = _TAG.match(calling.text, calling.start)
         return calling.text[calling.start : min(tag.end(), calling.name)] if tag else ""
 
     def _closing(self, calling: _Calling, opening: str) -> str:
-        tail = calling.text.rpartition(str(_NUMBER))[2]
+        tail = calling.text.rpartition(str(NUMBER))[2]
         closing = _closing_of(opening)
         if closing is not None and (closing in tail or closing in self._source):
             return closing
         # What ends every answer does not end a call.
         tags = _TAG.findall(tail)
-        for tag in reversed(_TAG.findall(self._render_answer(_PLAIN).rpartition(_ANSWER)[2])):
+        for tag in reversed(_TAG.findall(self._render_answer(PLAIN).rpartition(ANSWER)[2])):
             if tags and tags[-1] == tag:
                 tags.pop()
         return tags[-1] if tags else ""
@@ -500,17 +394,11 @@ class _Probe:
                 self._closings.append(closing)
 
 
-def _round_trip(extra: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """A call and its result."""
-    call = {
-        "id": "call_0",
-        "type": "function",
-        "function": {"name": _FUNCTION, "arguments": _ARGUMENTS},
-    }
-    return [
-        {"role": "assistant", "content": None, "tool_calls": [call], **(extra or {})},
-        {"role": "tool", "tool_call_id": "call_0", "name": _FUNCTION, "content": _RESULT},
-    ]
+def _misspelt(opening: str, closing: str) -> Iterator[tuple[str, str]]:
+    """How a model may get its markers wrong: DeepSeek's have low blocks between the words."""
+    if "▁" in opening:
+        for between in "_ ":
+            yield opening.replace("▁", between), closing.replace("▁", between)
 
 
 def _before_any(text: str, ends: Sequence[str]) -> str:
@@ -529,4 +417,4 @@ def _understands(dialect: Dialect, text: str) -> bool:
     calls = parse_in(dialect, text)
     if isinstance(calls, Unrecognized):
         return False
-    return calls[0].name == _FUNCTION and calls[0].arguments.valid_json == _ARGUMENTS
+    return calls[0].name == FUNCTION and calls[0].arguments.valid_json == ARGUMENTS

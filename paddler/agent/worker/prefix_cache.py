@@ -18,9 +18,14 @@ class Taken(NamedTuple):
 class PrefixCache:
     """Tokens held by the free slots; a slot in use is its request's own business."""
 
-    __slots__ = ("_free",)
+    __slots__ = ("_free", "_keeps_parts")
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, *, keeps_parts: bool = True) -> None:
+        """``keeps_parts``: whether cells can be dropped from a slot's end.
+
+        Recurrent models cannot: a prompt can use all that a slot holds, or nothing.
+        """
+        self._keeps_parts = keeps_parts
         # Ordered: the slot that has been free longest comes first.
         self._free: dict[int, list[int]] = {slot: [] for slot in range(slots)}
 
@@ -35,13 +40,14 @@ class PrefixCache:
         A tie goes to a slot that holds nothing, then to the one unused for longest. The last
         prompt token is never shared: it is decoded again, for its logits.
         """
-        ranked = {
-            slot: (common_prefix(held, prompt, limit=len(prompt) - 1), not held)
-            for slot, held in self._free.items()
-        }
+        ranked = {slot: (self._usable(held, prompt), not held) for slot, held in self._free.items()}
         slot = max(ranked, key=ranked.__getitem__)  # the first of equals
         del self._free[slot]
         return Taken(slot, ranked[slot][0])
+
+    def _usable(self, held: Sequence[int], prompt: Sequence[int]) -> int:
+        shared = common_prefix(held, prompt, limit=len(prompt) - 1)
+        return shared if self._keeps_parts or shared == len(held) else 0
 
     def give_back(self, slot: int, held: list[int]) -> None:
         """The slot is free again and its cells hold ``held``."""

@@ -13,7 +13,8 @@ closes.
 
 Two things lead to a section without a fixed text. A *header* names it, as
 ``<|channel|>analysis<|message|>`` does. A *bare call* is a JSON object at the start of a
-line that has what a call has; it is held until it is known to be one, or none.
+line that has what a call has, or a list of calls as Python writes them; it is held until
+it is known to be one, or none.
 """
 
 import functools
@@ -23,7 +24,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from paddler.agent.worker.tool_calls.json_calls import read_json_calls
-from paddler.agent.worker.tool_calls.reading import Mismatch, Source
+from paddler.agent.worker.tool_calls.pythonic import read_call_list
+from paddler.agent.worker.tool_calls.reading import Mismatch, Reader, Source
 from paddler.messages.link import FrameKind
 
 PENDING: Final = FrameKind.UNDETERMINABLE
@@ -85,7 +87,7 @@ class Markers(NamedTuple):
     """Close what is open."""
     headers: Headers | None = None
     has_bare_calls: bool = False
-    """Whether the model calls tools by JSON objects that no marker announces."""
+    """Whether the model calls tools by JSON, or as Python does, with no marker before it."""
     turn_starts: tuple[str, ...] = ()
     """What may begin an answer in a prompt: nothing before the last one tells where it starts."""
 
@@ -400,13 +402,16 @@ class _Token:
 
 
 class _BareCall:
-    """A JSON value that may be a call. ``chars`` of it have been read since :meth:`forget`."""
+    """Text that may be a call. ``chars`` of it have been read since :meth:`forget`."""
 
-    __slots__ = ("_fed", "_reader", "_source", "has_ended", "is_call", "section_before")
+    __slots__ = ("_attempts", "_fed", "has_ended", "is_call", "section_before")
 
     def __init__(self) -> None:
-        self._source = Source()
-        self._reader = read_json_calls(self._source, 0, needs_arguments=True)
+        json_source, list_source = Source(), Source()
+        self._attempts: list[tuple[Source, Reader]] = [
+            (json_source, read_json_calls(json_source, 0, needs_arguments=True)),
+            (list_source, read_call_list(list_source)),
+        ]
         self._fed = 0
         self.is_call = False
         self.has_ended = False
@@ -414,18 +419,31 @@ class _BareCall:
 
     @property
     def chars(self) -> int:
-        return self._fed - len(self._source.rest)
+        source, _ = self._attempts[0]
+        return self._fed - len(source.rest)
 
     def feed(self, text: str) -> None:
         """``text`` is all since :meth:`forget`, of which some was fed before."""
-        self._source.feed(text[self._fed :])
-        self._fed = len(text)
-        try:
-            while next(self._reader) is not None:
-                self.is_call = True
-        except (StopIteration, Mismatch):
-            self.has_ended = True
+        new, self._fed = text[self._fed :], len(text)
+        for attempt in list(self._attempts):
+            self._try(attempt, new)
+            if self.is_call:
+                self._attempts = [attempt]
+                break
 
     def forget(self) -> None:
         """What was read need not be fed again."""
-        self._fed = len(self._source.rest)
+        source, _ = self._attempts[0]
+        self._fed = len(source.rest)
+
+    def _try(self, attempt: tuple[Source, Reader], new: str) -> None:
+        source, reader = attempt
+        source.feed(new)
+        try:
+            while next(reader) is not None:
+                self.is_call = True
+        except (StopIteration, Mismatch):
+            if self.is_call or len(self._attempts) == 1:
+                self.has_ended = True
+            else:
+                self._attempts.remove(attempt)

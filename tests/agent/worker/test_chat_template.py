@@ -42,6 +42,28 @@ def rendered(source: str, messages: list[dict[str, Any]] = HELLO, **arguments: A
         ("{% set l = [1] %}{% set _ = l.append(2) %}{{ l.pop(0) }}{{ l }}", "1[2]"),
         ("{{ messages | map(attribute='role') | tojson }}", '["user"]'),
         ("{{ thinking }}", "False"),
+        ("{{ documents is none }}", "True"),
+        ("{{ [3, 1, 2, 4][1:-1] }}{{ 'abc'[::-1] }}{{ (1, 2)[0] }}", "[1, 2]cba1"),
+        ("{% for k, v in {'b': 1, 'a': 2}.items() %}{{ k }}{{ v }}{% endfor %}", "b1a2"),
+        ("{% for k, v in {'b': 1, 'a': 2} | dictsort %}{{ k }}{{ v }}{% endfor %}", "a2b1"),
+        ("{% for i in 'ab' %}{{ loop.index0 }}{{ loop.last }}{{ loop.previtem }}{% endfor %}",
+         "0False1Truea"),
+        ("{% for i in range(4) %}{% if i is odd %}{% continue %}{% endif %}{{ i }}{% endfor %}",
+         "02"),
+        ("{{ (messages | selectattr('role', 'equalto', 'user') | list)[0].content }}", "Hello"),
+        ("{{ messages | rejectattr('role', 'in', ['user']) | list }}", "[]"),
+        ("{% macro m(a, b='y') %}{{ a }}{{ b }}{% endmacro %}{{ m('x') }}{{ m(1, b=2) }}", "xy12"),
+        ("{% set ns = namespace(n=0) %}{% for i in 'ab' %}{% set ns.n = ns.n + 1 %}{% endfor %}"
+         "{{ ns.n }}", "2"),
+        ("{% set ns = namespace({'a': 1}, self=2) %}{{ ns.a }}{{ ns.self }}", "12"),
+        ("{{ dict(a=1) }}{{ dict([('b', 2)]) }}{{ dict.fromkeys('c', 3) }}",
+         "{'a': 1}{'b': 2}{'c': 3}"),
+        ("{{ 'a b'.split(' ')[-1].replace('b', 'c').title() }}{{ 'ab'.startswith('a') }}", "CTrue"),
+        ("{{ ' a\n'.rstrip() + 'x'.lstrip('x') }}|{{ 'a,b'.split(',', 1) | join('-') }}", " a|a-b"),
+        ("{{ 'x' if none is none else 'y' }}{{ 1 is string }}{{ {} is mapping }}", "xFalseTrue"),
+        ("{{ '%s-%d' | format('a', 3) }}{{ '{}{}'.format(1, 2) }}", "a-312"),
+        ("{{ 'ab' | list | tojson(indent=2) | indent(2) }}", '[\n    "a",\n    "b"\n  ]'),
+        ("{{ undefined_name | default('d') }}{{ none | default('d', true) }}", "dd"),
     ],
 )  # fmt: skip
 def test_template_finds_what_hugging_face_gives_it(source: str, prompt: str) -> None:
@@ -95,11 +117,17 @@ def test_failing_expression_names_its_line() -> None:
 @pytest.mark.parametrize(
     "source",
     ["{{ ''.__class__.__mro__ }}{{ ''.__class__.__mro__[1].__subclasses__() }}",
-     "{{ messages[0].update({}) }}"],
+     "{{ messages[0].update({}) }}",
+     "{% set ns = namespace(__class__=1) %}",
+     "{% set ns = namespace() %}{% set ns.__class__ = 1 %}"],
 )  # fmt: skip
 def test_template_cannot_leave_its_sandbox(source: str) -> None:
     with pytest.raises(TemplateRenderError, match="SecurityError"):
         rendered(source)
+
+
+def test_global_dict_is_not_the_type() -> None:
+    assert rendered("{{ dict.update is defined }}{{ dict.mro is defined }}") == "FalseFalse"
 
 
 def test_endless_output_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

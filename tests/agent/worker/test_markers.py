@@ -1,10 +1,8 @@
-import re
-from typing import Any
-
 import pytest
 
 from paddler.agent.worker.chat_template import ChatTemplate
-from paddler.agent.worker.markers import HistoryForm, ModelFormat, probe
+from paddler.agent.worker.history import HistoryForm
+from paddler.agent.worker.markers import ModelFormat, probe
 from paddler.agent.worker.sections import CHANNEL_HEADERS, RECIPIENT_HEADERS, Markers
 from paddler.agent.worker.tool_calls.dialects import parse
 
@@ -215,7 +213,11 @@ def probed(source: str) -> ModelFormat:
                  closings=("</think>", "</my_call>"), turn_starts=("<|im_start|>assistant\n",)),
          "own"),
         (HABIT, Markers(reasoning=("<think>",), closings=("</think>",)), None),
-        (TOLD, Markers(tool_calls=("<tool_call>",), closings=("</tool_call>",)), None),
+        (TOLD,
+         Markers(tool_calls=("<tool_call>", "<|tool_call_start|>", "[TOOL_CALLS]",
+                             "<|tool_call|>", "<TOOLCALL>"),
+                 closings=("</tool_call>", "<|tool_call_end|>", "<|/tool_call|>", "</TOOLCALL>")),
+         None),
         (PLAIN, Markers(), None),
         (FAILING, Markers(), None),
     ],
@@ -240,62 +242,22 @@ def test_dialect_of_an_unknown_wrapper_reads_it() -> None:
     assert calls[0].name == "f"
 
 
-CALLING: dict[str, Any] = {
-    "role": "assistant",
-    "content": None,
-    "tool_calls": [
-        {"id": "call_0", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
-    ],
-}
-
-
 @pytest.mark.parametrize(
     ("source", "form"),
     [
         (CHATML, HistoryForm()),
-        (BRACKETS, HistoryForm(arguments_are_text=True, ids_are_short=True)),
-        ("{{ tools | length }}" + CHATML, HistoryForm(no_tools=())),
+        (BRACKETS, HistoryForm(arguments_are_text=True, ids_are_short=True,
+                               thoughts_are_parts=True)),
+        (CHATML.replace("call.function.name", "call.id"), HistoryForm(ids_are_named=True)),
         (CHATML.replace("{{ m.content }}", "{{ m.content or 'None' }}"), HistoryForm()),
         (
             "{% for m in messages %}{% if m.content is none %}{{ m.tool_calls[0].function.name }}"
             "{% else %}{{ m.content }}{% endif %}{% endfor %}",
             HistoryForm(empty_content=None),
         ),
+        (HABIT, HistoryForm(calls_as_text=("", ""))),
+        (TOLD, HistoryForm(calls_as_text=("<tool_call>", "</tool_call>"))),
     ],
-)
-def test_form_of_history_is_what_the_template_understands(source: str, form: HistoryForm) -> None:
-    assert probed(source).history == form
-
-
-def test_history_is_shaped_as_the_template_wants_it() -> None:
-    result = {"role": "tool", "tool_call_id": "call_0", "content": "1"}
-    calling, answered = HistoryForm().messages([CALLING, result])
-    assert calling["content"] == ""
-    assert calling["tool_calls"][0]["function"]["arguments"] == {"a": 1}
-    assert answered == result
-    assert CALLING["content"] is None  # The caller's are left alone.
-
-    form = HistoryForm(arguments_are_text=True, empty_content=None, ids_are_short=True)
-    calling, answered = form.messages([CALLING, result])
-    assert calling["content"] is None
-    assert calling["tool_calls"][0]["function"]["arguments"] == '{"a": 1}'
-    assert re.fullmatch("[a-z0-9]{9}", calling["tool_calls"][0]["id"])
-    assert calling["tool_calls"][0]["id"] == answered["tool_call_id"]
-
-
-def test_arguments_that_are_no_json_stay_text() -> None:
-    call = {"id": "x", "function": {"name": "f", "arguments": "{broken"}}
-    [shaped] = HistoryForm().messages([{"role": "assistant", "tool_calls": [call]}])
-    assert shaped["tool_calls"][0]["function"]["arguments"] == "{broken"
-
-
-def test_missing_content_of_other_messages_is_empty() -> None:
-    assert HistoryForm().messages([{"role": "user", "content": None}]) == [
-        {"role": "user", "content": ""}
-    ]
-
-
-def test_no_tools_are_what_the_template_can_take() -> None:
-    assert HistoryForm().tools([]) is None
-    assert HistoryForm(no_tools=()).tools([]) == []
-    assert HistoryForm().tools([{"type": "function"}]) == [{"type": "function"}]
+)  # fmt: skip
+def test_form_of_calls_is_what_the_template_understands(source: str, form: HistoryForm) -> None:
+    assert probed(source).history._replace(text_roles=frozenset()) == form

@@ -63,3 +63,23 @@ def test_slots_in_use_are_never_forgotten() -> None:
     cache = cache_holding([1, 2])
     cache.take([1, 2, 3])
     assert cache.forget_oldest() is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "taken"),
+    [
+        ([1, 2, 9, 9], Taken(0, 2)),
+        ([1, 2, 3, 4, 9], Taken(1, 4)),
+        ([1, 2, 3, 4], Taken(0, 2)),
+        ([1, 9], Taken(2, 0)),
+    ],
+)
+def test_part_of_a_slot_counts_for_nothing_where_none_can_be_kept(
+    prompt: list[int], taken: Taken
+) -> None:
+    cache = PrefixCache(3, keeps_parts=False)
+    for _ in range(3):
+        cache.take([0])
+    for slot, held in enumerate([[1, 2], [1, 2, 3, 4], []]):
+        cache.give_back(slot, held)
+    assert cache.take(prompt) == taken

@@ -124,6 +124,15 @@ CALL = '{"name": "f", "arguments": {"a": "[TOOL_CALLS]<|python_tag|>"}}'
         ('{"name": "f", "arguments": {"a', [(T, '{"name": "f", "arguments": {"a')]),
         ('{"name": "f", "argum', [(U, '{"name": "f", "argum')]),
         ('<|python_tag|>{"b": 1}', [(T, '{"b": 1}')]),
+        ("[f(a='[x]', b={'c': 1}), g()]", [(T, "[f(a='[x]', b={'c': 1}), g()]")]),
+        ("Sure:\n [ f.call( ) ] done", [(U, "Sure:\n "), (T, "[ f.call( ) ]"), (U, " done")]),
+        ("[f(a=1", [(T, "[f(a=1")]),
+        ("[f(a", [(U, "[f(a")]),
+        ("[f(a=1), or so]", [(T, "[f(a=1),"), (U, " or so]")]),
+        ("[f(1)]", [(U, "[f(1)]")]),
+        ("[f(a==1)]", [(U, "[f(a==1)]")]),
+        ("[link](address)", [(U, "[link](address)")]),
+        ('{"id": ["f"]}', [(U, '{"id": ["f"]}')]),
     ],
 )
 def test_bare_calls_are_told_from_other_json(
@@ -140,6 +149,31 @@ def test_json_is_held_only_while_it_may_be_a_call() -> None:
     assert splitter.held_tokens == 1
     assert splitter.feed('tion": 1') == [Piece(U, '{"na'), Piece(U, 'tion": 1')]
     assert splitter.feed(', "b": 2}') == [Piece(U, ', "b": 2}')]
+
+
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ('{"na', "t"),
+        ('{"name": "x", ', '"y'),
+        ('{"name": "' + "x" * 300, "x"),
+        ('{"id": ', "["),
+        ('{"id": "' + "x" * 300, "x"),
+        ("[", "1"),
+        ("[", "f]"),
+        ("[f(", "1"),
+        ("[f(a", ")"),
+        ("[" + "f" * 300, "f"),
+        ("[ [", "["),
+        ('[{"name": "x"', "}"),
+    ],
+)
+def test_text_is_shown_as_soon_as_it_can_be_no_call(text: str, last: str) -> None:
+    splitter = SectionSplitter(Markers(has_bare_calls=True), "", expects_calls=True)
+    shown = [piece for token in tokens_of(text) for piece in splitter.feed(token)]
+    shown += splitter.feed(last)
+    assert "".join(piece.text for piece in shown) == text + last
+    assert {piece.section for piece in shown} == {U}
 
 
 def test_call_is_shown_as_soon_as_it_is_one() -> None:
@@ -206,6 +240,7 @@ WORDS = [
     "<|message|>", "analysis", "final", " to=functions.f", "assistant", "all", "f",
     "\n", " ", "{", "}", "[", "]", '"', ":", ",", ";", "<", "<|", ">",
     '{"name": "f", "arguments": ', '{"a": 1}', '"arguments"', '"name"', "\\", "text",
+    "[f(", "a=1", "(", ")", "=", "g()",
 ]  # fmt: skip
 answers = st.lists(st.sampled_from(WORDS), max_size=25).map("".join)
 

@@ -40,6 +40,7 @@ def json_dialect(name: str, opening: str, closing: str) -> Dialect:
 
 
 BARE_JSON: Final = json_dialect("bare_json", "", "")
+PYTHONIC: Final = Dialect("pythonic", read_pythonic)
 
 # In the order of trying: what is seen most comes first, what could be taken for
 # something else comes last. No two read the same text, but for plain JSON.
@@ -79,10 +80,11 @@ DIALECTS: Final = (
     Dialect(
         "deepseek",
         named_json(
-            head=r"<｜tool▁call▁begin｜>(?:function)?<｜tool▁sep｜>(?P<name>[^\s<]+)\s*"
-            r"```(?:json\s|\s*(?=\{))",
+            # R1 is not firm in the low blocks between the words, nor in the words.
+            head=r"<[｜|]tool[▁_ ]call[▁_ ]begin[｜|]>(?:function)?<[｜|]tool[▁_ ]sep[｜|]>"
+            r"(?P<name>[^\s<]+)\s*```(?:json\s|\s*(?=\{))",
             stop=r"```",
-            blank=r"<｜tool▁(?:calls▁begin|calls▁end|call▁end)｜>|```",
+            blank=r"<[｜|]tool[▁_ ](?:calls(?:[▁_ ](?:begin|end))?|call[▁_ ]end)[｜|]>|```",
         ).read,
     ),
     Dialect(
@@ -135,10 +137,11 @@ DIALECTS: Final = (
         ).read,
     ),
     json_dialect("command_r", "<|START_ACTION|>", "<|END_ACTION|>"),
-    json_dialect("granite", "<|tool_call|>", ""),
+    json_dialect("granite", "<|tool_call|>", "<|/tool_call|>"),  # and Phi-4-mini
     json_dialect("tool_calls", "<tool_calls>", "</tool_calls>"),
     json_dialect("toolcall", "<TOOLCALL>", "</TOOLCALL>"),
     json_dialect("llama_python_tag", "<|python_tag|>", ""),
+    json_dialect("llama_python_start", "<|python_start|>", "<|python_end|>"),
     json_dialect("functools", "functools", ""),
     json_dialect("function_call", "<|function_call|>", ""),
     Dialect(
@@ -177,7 +180,7 @@ DIALECTS: Final = (
         ).read,
     ),
     BARE_JSON,
-    Dialect("pythonic", read_pythonic),
+    PYTHONIC,
     Dialect(
         "functionary_v3.2",
         named_json(

@@ -23,10 +23,10 @@ from paddler.agent.worker.tool_calls.reading import (
     peek,
     read_arguments,
     read_name,
-    read_whole_json,
 )
 
 _BETWEEN_CALLS: Final = re.compile(r"[\s;,]+")
+_NUMBER: Final = re.compile(r"(?P<number>\d+)(?=[\s,}])")
 _VALUE: Final = re.compile(r"(?=\{|\[\s*[{\]])")
 
 
@@ -111,8 +111,13 @@ class _Call:
 
     def _read_id(self, source: Source) -> Reader:
         """An id that comes after the arguments is too late: the call has been told."""
-        given = yield from read_whole_json(source)
-        self._id = given.strip('"')
+        first = yield from peek(source)
+        if first == '"':
+            self._id = yield from read_name(source)
+        elif first.isdigit():
+            self._id = (yield from match_one(source, _NUMBER))[1]["number"]
+        else:
+            yield from expect(source, "null")
 
     def _read_type(self, source: Source) -> Reader:
         yield from expect(source, '"function"')

@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001 - DeepSeek's markers are written with a fullwidth bar.
 """The same two calls in every dialect: ``f`` with a text and a number, ``g`` with nothing."""
 
+from paddler.agent.worker.sections import CHANNEL_HEADERS, RECIPIENT_HEADERS, Markers
 from paddler.messages.tools import ParsedToolCall, ToolCallArguments
 
 TEXT = 'a "b" {c}, [d]: é\\'
@@ -63,6 +64,7 @@ SAMPLES = {
     "tool_calls": f"<tool_calls>\n{F_JSON}\n{G_JSON}\n</tool_calls>",
     "toolcall": f"<TOOLCALL>[{F_JSON}, {G_JSON}]</TOOLCALL>",
     "llama_python_tag": f"<|python_tag|>{F_JSON}; {G_JSON}",
+    "llama_python_start": f"<|python_start|>{F_JSON}<|python_end|><|python_start|>{G_JSON}",
     "functools": f"functools[{F_JSON}, {G_JSON}]",
     "function_call": f"<|function_call|>{F_JSON}<|function_call|>{G_JSON}",
     "functionary_v3.1": f"<function=f>{JSON}</function><function=g>{{}}</function>",
@@ -84,6 +86,48 @@ SAMPLES = {
     ),
     "functionary_v3.2": f">>>f\n{JSON}>>>g\n{{}}",
 }
+
+# What stands around the calls of a sample, as its models' templates show it.
+AROUND = {
+    "hermes": ("<tool_call>", "</tool_call>"),
+    "qwen_xml": ("<tool_call>", "</tool_call>"),
+    "glm": ("<tool_call>", "</tool_call>"),
+    "mistral": ("[TOOL_CALLS]", ""),
+    "mistral_array": ("[TOOL_CALLS]", ""),
+    "gemma": ("<|tool_call>", "<tool_call|>"),
+    "deepseek": ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+    "deepseek_v3.1": ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+    "kimi": ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+    "invoke": ("<minimax:tool_call>", "</minimax:tool_call>"),
+    "minimax_m3": ("]<]minimax[>[<tool_call>", "]<]minimax[>[</tool_call>"),
+    "command_r": ("<|START_ACTION|>", "<|END_ACTION|>"),
+    "granite": ("<|tool_call|>", "<|/tool_call|>"),
+    "tool_calls": ("<tool_calls>", "</tool_calls>"),
+    "toolcall": ("<TOOLCALL>", "</TOOLCALL>"),
+    "llama_python_tag": ("<|python_tag|>", ""),
+    "llama_python_start": ("<|python_start|>", "<|python_end|>"),
+    "functools": ("functools", ""),
+    "function_call": ("<|function_call|>", ""),
+    "functionary_v3.1": ("<function=", "</function>"),
+    "solar": ("<|tool_calls|>", "<|calls|>"),
+    "kimi_k3": ("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
+    "apertus": ("<|tools_prefix|>", "<|tools_suffix|>"),
+    "pythonic": ("<|tool_call_start|>", "<|tool_call_end|>"),
+}
+_WITHOUT_MARKERS = {
+    "gpt_oss": Markers(headers=CHANNEL_HEADERS),
+    "functionary_v3.2": Markers(headers=RECIPIENT_HEADERS),
+    "bare_json": Markers(has_bare_calls=True),
+}
+
+
+def markers(dialect: str) -> Markers:
+    """The markers of a model that writes a dialect."""
+    if dialect in _WITHOUT_MARKERS:
+        return _WITHOUT_MARKERS[dialect]
+    opening, closing = AROUND[dialect]
+    return Markers(tool_calls=(opening,), closings=(closing,) if closing else ())
+
 
 IDS = {
     "kimi": ("functions.f:0", "functions.g:1"),

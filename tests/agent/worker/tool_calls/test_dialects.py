@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paddler.agent.worker.sections import SectionSplitter
 from paddler.agent.worker.tool_calls.dialects import (
     DIALECTS,
     Dialect,
@@ -15,6 +16,7 @@ from paddler.agent.worker.tool_calls.dialects import (
     parse_in,
 )
 from paddler.agent.worker.tool_calls.reading import ArgumentsFragment, CallStarted, Event
+from paddler.messages.link import FrameKind
 from paddler.messages.tools import ParsedToolCall, ToolCallArguments
 from tests.agent.worker.tool_calls import samples
 
@@ -26,7 +28,11 @@ def streamed(pieces: list[str], own: Dialect | None = None) -> list[ParsedToolCa
     """The calls that a stream tells, put together."""
     stream = ToolCallStream(own=own)
     events: list[Event] = [event for piece in pieces for event in stream.feed(piece)]
-    events += stream.finish()
+    return told(events + stream.finish())
+
+
+def told(events: list[Event]) -> list[ParsedToolCall] | None:
+    """The calls that events tell."""
     started = [event for event in events if isinstance(event, CallStarted)]
     assert [call.index for call in started] == list(range(len(started)))
     calls = []
@@ -94,6 +100,70 @@ def test_stream_and_parse_agree_on_a_text_that_ends_early(
         assert whole[0].name == "f"
 
 
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    """A sample from which a piece is missing, or in which one comes twice."""
+    text = samples.SAMPLES[draw(st.sampled_from(NAMES))]
+    for _ in range(draw(st.integers(0, 2))):
+        begin = draw(st.integers(0, len(text)))
+        end = min(len(text), begin + draw(st.integers(0, 30)))
+        middle = draw(st.sampled_from(["", text[begin:end] * 2]))
+        text = text[:begin] + middle + text[end:]
+    return text
+
+
+@given(
+    text=damaged(),
+    own=st.sampled_from([None, *NAMES]),
+    at=st.lists(st.integers(0, 500), max_size=30),
+)
+def test_stream_and_parse_agree_on_a_damaged_text(
+    text: str, own: str | None, at: list[int]
+) -> None:
+    dialect = None if own is None else BY_NAME[own]
+    calls = parse(text, own=dialect)
+    whole = None if isinstance(calls, Unrecognized) else calls
+    assert streamed(cut(text, at), own=dialect) == whole
+    assert streamed(list(text), own=dialect) == whole
+
+
+def sectioned(name: str, tokens: list[str]) -> tuple[list[tuple[FrameKind, str]], str, list[Event]]:
+    """The sections of an answer, its raw calls, and what a stream tells of them."""
+    splitter = SectionSplitter(samples.markers(name), "", expects_calls=True)
+    stream = ToolCallStream(own=BY_NAME[name])
+    pieces, raw, events = [], "", []
+    for token in tokens:
+        pieces += splitter.feed(token)
+        if text := splitter.take_call_text():
+            raw += text
+            events += stream.feed(text)
+    pieces += splitter.finish()
+    text = splitter.take_call_text()
+    events += stream.feed(text) + stream.finish()
+    sections = [
+        (section, "".join(piece.text for piece in of_section))
+        for section, of_section in itertools.groupby(pieces, lambda piece: piece.section)
+    ]
+    return sections, raw + text, events
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
+def test_answer_has_the_same_sections_and_calls_however_tokens_cut_it(
+    name: str, data: st.DataObject
+) -> None:
+    answer = f"Let me see.\n{samples.SAMPLES[name]}"
+    at = data.draw(st.lists(st.integers(0, len(answer)), max_size=30))
+    whole_sections, raw, whole_events = sectioned(name, [answer])
+    assert whole_sections[0] == (FrameKind.UNDETERMINABLE, "Let me see.\n")
+    assert parse(raw, own=BY_NAME[name]) == samples.calls(name)
+    assert told(whole_events) == samples.calls(name)
+    for tokens in (cut(answer, at), list(answer)):
+        sections, same_raw, events = sectioned(name, tokens)
+        assert (sections, same_raw) == (whole_sections, raw)
+        assert told(events) == samples.calls(name)
+
+
 @given(text=st.text(st.sampled_from('<>|[]{}":,; \n\\/=()abft_'), max_size=80))
 def test_any_text_is_read_or_refused(text: str) -> None:
     calls = parse(text)
@@ -147,6 +217,13 @@ def test_arguments_that_are_no_json_are_told_as_text(text: str, arguments: str) 
         ('{"type": "function", "function": "f", "parameters": {}}', {}),
         ('<tool_call>{"name": "f"}</tool_call>', {}),
         ("<|python_tag|>f.call(a=1)", {"a": 1}),
+        ("<|python_start|>[f(a=1)]<|python_end|>", {"a": 1}),
+        ("<code>\nf(a=1)\n</code>", {"a": 1}),
+        ("```tool_code\nf(a=1)\n```", {"a": 1}),
+        ('<|tool_call|>[{"name": "f", "arguments": {}}]<|/tool_call|>', {}),
+        ('{"id": null, "name": "f", "arguments": {}}', {}),
+        ("<｜tool_calls_begin｜><｜tool call begin｜>function<｜tool_sep｜>f\n```json\n{}\n```"
+         "<｜tool_call_end｜><｜tool▁calls｜>", {}),
         ('call:f{l:[1,<|"|>x<|"|>],o:{k:true,m:null},s:bare text}',
          {"l": [1, "x"], "o": {"k": True, "m": None}, "s": "bare text"}),
     ],
@@ -155,13 +232,18 @@ def test_variations_are_understood(text: str, arguments: object) -> None:
     assert parse(text) == [ParsedToolCall("call_0", "f", ToolCallArguments(valid_json=arguments))]
 
 
-def test_id_of_the_model_is_kept() -> None:
-    calls = parse('[TOOL_CALLS][{"id": "abc123def", "name": "f", "arguments": {}}]')
+@pytest.mark.parametrize(
+    ("text", "call_id"),
+    [
+        ('[TOOL_CALLS][{"id": "abc123def", "name": "f", "arguments": {}}]', "abc123def"),
+        ("[TOOL_CALLS]f[CALL_ID]abc123def[ARGS]{}", "abc123def"),
+        ('{"id": 7, "name": "f", "arguments": {}}', "7"),
+    ],
+)
+def test_id_of_the_model_is_kept(text: str, call_id: str) -> None:
+    calls = parse(text)
     assert isinstance(calls, list)
-    assert calls[0].id == "abc123def"
-    calls = parse("[TOOL_CALLS]f[CALL_ID]abc123def[ARGS]{}")
-    assert isinstance(calls, list)
-    assert calls[0].id == "abc123def"
+    assert calls[0].id == call_id
 
 
 @pytest.mark.parametrize(
