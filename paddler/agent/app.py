@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import uvloop
 
 from paddler import __version__
+from paddler.agent.activity import ActivityBoard
 from paddler.agent.cpu import engine_threads
 from paddler.agent.jobs import Jobs
 from paddler.agent.link import Link
@@ -41,19 +42,18 @@ async def serve_until_stopped(config: AgentConfig) -> None:
 class Agent:
     """Everything in one agent process, and the wiring between link, worker and reconciler.
 
-    ``progress`` of the newest load and the hook ``on_progress`` are for who embeds it.
+    ``activity`` tells what it is doing right now.
     """
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
-        self._is_stopping = False
-        self.progress: Progress | None = None
-        self.on_progress: Callable[[], object] = lambda: None
+        self.activity = ActivityBoard()
         self._board = StatusBoard(config.slots)
         self._jobs = Jobs()
         self._supervisor = Supervisor(self)
         self._reconciler = Reconciler(
             self._board,
+            self.activity,
             self._jobs,
             self._supervisor,
             agent_label=f'agent "{config.name}"' if config.name is not None else "unnamed agent",
@@ -85,7 +85,7 @@ class Agent:
 
     async def drain(self) -> None:
         """Report no slots, let running requests finish within the drain timeout, say goodbye."""
-        self._is_stopping = True
+        self._reconciler.freeze()
         self._jobs.close_intake("the agent is stopping")
         self._board.change(slots_total=0)
         with contextlib.suppress(TimeoutError):
@@ -97,9 +97,8 @@ class Agent:
     # --- from the link -------------------------------------------------------------------------
 
     def on_state(self, message: wire.SetState) -> None:
-        """Run this state, unless this agent is about to end."""
-        if not self._is_stopping:
-            self._reconciler.want(message.state, is_default=message.is_default)
+        """Run this state."""
+        self._reconciler.want(message.state, is_default=message.is_default)
 
     def on_start(self, message: wire.StartStream) -> None:
         """Run a request."""
@@ -125,9 +124,8 @@ class Agent:
         self._jobs.on_worker_data(data, finished)
 
     def on_worker_progress(self, progress: Progress) -> None:
-        """Remember it for who shows it."""
-        self.progress = progress
-        self.on_progress()
+        """Show it."""
+        self.activity.on_load_progress(progress)
 
     def on_worker_gone(self, reason: str) -> None:
         """Report no slots before anything is handed back, so that it is placed elsewhere."""
