@@ -11,7 +11,7 @@ import sys
 from typing import assert_never
 
 from paddler.agent.models.causes import Cause, SourceFailed, issue_of
-from paddler.agent.models.hub import fetch_from_hub
+from paddler.agent.models.hub import Hub, fetch_from_hub
 from paddler.agent.models.reports import Report
 from paddler.agent.models.url import fetch_from_url
 from paddler.agent.parent import die_with_parent
@@ -54,7 +54,7 @@ def outcome(job: FetchJob, report: Report) -> Fetched | FetchFailed:
     try:
         match job:
             case HubJob():
-                return Fetched(fetch_from_hub(job, report))
+                return Fetched(fetch_from_hub(job, report, Hub()))
             case UrlJob():
                 return Fetched(fetch_from_url(job, report, os.environ))
             case _:

@@ -16,7 +16,12 @@ from typing import Any, Final
 import httpx2
 import msgspec
 from huggingface_hub import constants
-from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    FileMetadataError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 from huggingface_hub.file_download import (
     get_hf_file_metadata,
     hf_hub_download,
@@ -54,6 +59,16 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*", re.ASCII)
 
 
+class Hub(msgspec.Struct, frozen=True, kw_only=True):
+    """Which Hub, and its cache here. By default what the library reads from the environment."""
+
+    endpoint: str = constants.ENDPOINT
+    cache: Path = msgspec.field(default_factory=lambda: Path(constants.HF_HUB_CACHE).expanduser())
+    is_offline: bool = msgspec.field(default_factory=constants.is_offline_mode)
+    max_plain_bytes: int = constants.MAX_HTTP_DOWNLOAD_SIZE
+    """Larger files the Hub does not serve by plain HTTP: they are left to its library."""
+
+
 class HubFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file at one commit."""
 
@@ -67,65 +82,120 @@ class HubFile(msgspec.Struct, frozen=True, kw_only=True):
 def fetch_from_hub(
     job: HubJob,
     report: Report,
+    hub: Hub,
     *,
     long_wait_s: float = LONG_WAIT_S,
-    max_plain_bytes: int = constants.MAX_HTTP_DOWNLOAD_SIZE,
 ) -> str:
     """The path of the model, fetched if it is not here; :class:`SourceFailed` otherwise.
 
     A branch or tag is looked up each time; if that fails, what it stood for last is good
-    enough. Files above ``max_plain_bytes`` the Hub does not serve by plain HTTP: they are
-    left to its library.
+    enough.
     """
     check_names(job)
     names = part_names(job.filename)
-    cache = HubCache(job.repo_id)
-    known = cache.find(names, job.revision)
-    if known is not None and (_COMMIT.fullmatch(job.revision) or constants.is_offline_mode()):
+    repo = Repository(hub, job.repo_id)
+    known = repo.find(names, job.revision)
+    if known is not None and (_COMMIT.fullmatch(job.revision) or hub.is_offline):
         return known
-    if constants.is_offline_mode():
+    if hub.is_offline:
         raise SourceFailed(
             Cause.UNREACHABLE,
-            f"HF_HUB_OFFLINE is set, and {cache.folder} has no {job.filename} at {job.revision}",
+            f"HF_HUB_OFFLINE is set, and {repo.folder} has no {job.filename} at {job.revision}",
         )
     try:
-        files = look_up(job, names, ASK_TIMEOUT_S if known is not None else None)
+        files = repo.look_up(names, job.revision, ASK_TIMEOUT_S if known is not None else None)
     except SourceFailed as failure:
         if known is None:
             raise
         log.warning("cannot look up %s, using what is cached: %s", job.name, failure)
         return known
     for file in files:
-        if cache.has(file):
+        if repo.has(file):
             continue
-        if max_plain_bytes < (file.size or 0):
-            _fetch_by_library(job, file, cache, report)
+        if hub.max_plain_bytes < (file.size or 0):
+            _fetch_by_library(repo, file, report)
         else:
-            _fetch(job, file, cache, report, long_wait_s)
-    path = cache.find(names, files[0].commit)
+            _fetch(job, repo, file, report, long_wait_s)
+    path = repo.find(names, files[0].commit)
     assert path is not None, f"{job.name} is not where it was just put"
-    if path != known:
-        cache.note_revision(files[0])
+    if repo.find(names, job.revision) != path:
+        repo.note_revision(files[0])
     return path
 
 
 def check_names(job: HubJob) -> None:
     """Refuse names that no repository can have, before they become paths."""
     for what, name in (("file", job.filename), ("revision", job.revision)):
-        if not name or name.startswith("/") or ".." in name or not name.isprintable():
+        if not name.isprintable() or any(part in ("", ".", "..") for part in name.split("/")):
             raise SourceFailed(Cause.MISSING, f'no {what} can be called "{name}"')
 
 
-class HubCache:
-    """One repository's part of the cache: ``blobs``, ``refs``, ``snapshots``."""
+class Repository:
+    """A repository on the Hub, and its part of the cache: ``blobs``, ``refs``, ``snapshots``."""
 
-    def __init__(self, repo_id: str) -> None:
+    def __init__(self, hub: Hub, repo_id: str) -> None:
         with hub_errors():
             name = repo_folder_name(repo_id=repo_id, repo_type="model")
-        self.root = Path(constants.HF_HUB_CACHE).expanduser().absolute()
-        self.folder = self.root / name
+        self._hub = hub
         self._repo_id = repo_id
-        self._locks = self.root / ".locks" / name
+        self.folder = hub.cache / name
+        self._locks = hub.cache / ".locks" / name
+
+    # --- on the Hub ----------------------------------------------------------------------------
+
+    def url(self, name: str, revision: str) -> str:
+        """The address of a file."""
+        with hub_errors():
+            return hf_hub_url(self._repo_id, name, revision=revision, endpoint=self._hub.endpoint)
+
+    def look_up(
+        self, names: tuple[str, ...], revision: str, timeout_s: float | None
+    ) -> list[HubFile]:
+        """What the Hub says of the files; all at one commit."""
+        files: list[HubFile] = []
+        for name in names:
+            with hub_errors():
+                metadata = get_hf_file_metadata(
+                    self.url(name, revision), timeout=timeout_s or constants.HF_HUB_ETAG_TIMEOUT
+                )
+            commit, etag = metadata.commit_hash, metadata.etag
+            if not _COMMIT.fullmatch(commit or "") or not _PLAIN_NAME.fullmatch(etag or ""):
+                raise SourceFailed(
+                    Cause.ERRORED,
+                    f"{self._hub.endpoint} does not answer as a Hugging Face Hub does; "
+                    "check HF_ENDPOINT and the proxy",
+                )
+            assert commit is not None
+            assert etag is not None
+            files.append(
+                HubFile(name=name, revision=revision, commit=commit, etag=etag, size=metadata.size)
+            )
+            revision = commit
+        return files
+
+    def download(self, file: HubFile, bar: type[tqdm] | None = None) -> None:
+        """Have the library bring ``file`` here, name it, and note what its revision stands for.
+
+        Where the content is here, nothing but a question crosses the network.
+        """
+        with storage_errors(), hub_errors():
+            hf_hub_download(
+                self._repo_id,
+                file.name,
+                revision=file.revision,
+                cache_dir=self._hub.cache,
+                endpoint=self._hub.endpoint,
+                tqdm_class=bar,
+            )
+
+    def note_revision(self, file: HubFile) -> None:
+        """Have the library note what the revision stands for now, if the cache takes notes."""
+        try:
+            self.download(file)
+        except SourceFailed as failure:
+            log.info("%s stays what it was in the cache: %s", file.revision, failure)
+
+    # --- in the cache --------------------------------------------------------------------------
 
     def find(self, names: tuple[str, ...], revision: str) -> str | None:
         """The path of the first of ``names`` if all are here at ``revision``."""
@@ -138,7 +208,7 @@ class HubCache:
         """Where ``name`` is at ``revision``, if something is there."""
         with hub_errors(), storage_errors():
             path = try_to_load_from_cache(
-                self._repo_id, name, cache_dir=self.root, revision=revision
+                self._repo_id, name, cache_dir=self._hub.cache, revision=revision
             )
         return Path(path) if isinstance(path, str) else None
 
@@ -160,18 +230,6 @@ class HubCache:
         """The lock that all Hub tools take for it."""
         return self._locks / f"{file.etag}.lock"
 
-    def link(self, file: HubFile) -> None:
-        """Have the library give the content its name, and note what the revision stands for."""
-        with storage_errors(), hub_errors():
-            hf_hub_download(self._repo_id, file.name, revision=file.revision, cache_dir=self.root)
-
-    def note_revision(self, file: HubFile) -> None:
-        """Have the library note what the revision stands for now, if the cache takes notes."""
-        try:
-            self.link(file)
-        except SourceFailed as failure:
-            log.info("%s stays what it was in the cache: %s", file.revision, failure)
-
 
 @contextlib.contextmanager
 def hub_errors() -> Iterator[None]:
@@ -188,69 +246,51 @@ def hub_errors() -> Iterator[None]:
         raise SourceFailed(Cause.UNREACHABLE, describe(error)) from error
     except FileMetadataError as error:
         raise SourceFailed(Cause.ERRORED, str(error)) from error
-    except ValueError as error:  # a name that no repository can have
+    except HFValidationError as error:  # a name that no repository can have
         raise SourceFailed(Cause.MISSING, str(error)) from error
+    except ValueError as error:  # a file that is too large for this library
+        raise SourceFailed(Cause.REJECTED, str(error)) from error
 
 
-def look_up(job: HubJob, names: tuple[str, ...], timeout_s: float | None) -> list[HubFile]:
-    """What the Hub says of the files; all at one commit."""
-    files: list[HubFile] = []
-    for name in names:
-        revision = files[0].commit if files else job.revision
-        with hub_errors():
-            metadata = get_hf_file_metadata(
-                hf_hub_url(job.repo_id, name, revision=revision),
-                timeout=timeout_s or constants.HF_HUB_ETAG_TIMEOUT,
-            )
-        commit, etag = metadata.commit_hash, metadata.etag
-        if commit is None or etag is None or not _PLAIN_NAME.fullmatch(etag):
-            raise SourceFailed(
-                Cause.ERRORED,
-                f"{constants.ENDPOINT} does not answer as a Hugging Face Hub does; "
-                "check HF_ENDPOINT and the proxy",
-            )
-        files.append(
-            HubFile(name=name, revision=revision, commit=commit, etag=etag, size=metadata.size)
-        )
-    return files
-
-
-def _fetch(job: HubJob, file: HubFile, cache: HubCache, report: Report, long_wait_s: float) -> None:
+def _fetch(
+    job: HubJob, repo: Repository, file: HubFile, report: Report, long_wait_s: float
+) -> None:
     """Fetch one file under the lock, unless somebody else just did."""
-    blob, lock = cache.blob(file), cache.lock(file)
+    blob, lock = repo.blob(file), repo.lock(file)
     issue = AgentIssue(hugging_face_cannot_acquire_lock=HubLock(str(lock), ModelPath(job.name)))
     with storage_errors():
         blob.parent.mkdir(parents=True, exist_ok=True)
         lock.parent.mkdir(parents=True, exist_ok=True)
         with held(lock, report_wait(report, issue), long_wait_s=long_wait_s):
-            _discard_broken(file, cache)
+            _discard_broken(repo, file)
             if not blob.exists():
                 partial = Partial(blob.with_name(f"{file.etag}.incomplete"), is_one_content=True)
-                receive(_source(job, file), partial, report_progress(report, file.name))
+                receive(_source(repo, file), partial, report_progress(report, file.name))
                 partial.publish(blob)
-    cache.link(file)
+    repo.download(file)
 
 
-def _discard_broken(file: HubFile, cache: HubCache) -> None:
+def _discard_broken(repo: Repository, file: HubFile) -> None:
     """Delete what has the name of ``file`` and cannot be it. The lock is held."""
-    for path in (cache.pointer(file.name, file.commit), cache.blob(file)):
-        if path is not None and path.exists() and not cache.is_whole(path, file):
+    blob = repo.blob(file)
+    for path in (repo.pointer(file.name, file.commit), blob):
+        if path is not None and path.exists() and not repo.is_whole(path, file):
             path.unlink()
-            cache.blob(file).unlink(missing_ok=True)
+            blob.unlink(missing_ok=True)
             raise SourceFailed(Cause.CORRUPTED, f"{path} was not {file.name}; it is deleted")
 
 
-def _source(job: HubJob, file: HubFile) -> Source:
+def _source(repo: Repository, file: HubFile) -> Source:
     """The file at its commit. The token is not sent on where the Hub redirects to a CDN."""
     return Source(
-        url=hf_hub_url(job.repo_id, file.name, revision=file.commit),
+        url=repo.url(file.name, file.commit),
         headers=build_hf_headers(),
         total=file.size,
         sha256=file.etag if _SHA256.fullmatch(file.etag) else None,
     )
 
 
-def _fetch_by_library(job: HubJob, file: HubFile, cache: HubCache, report: Report) -> None:
+def _fetch_by_library(repo: Repository, file: HubFile, report: Report) -> None:
     """Fetch one file in the library's own way, which may be Xet's and starts over each time."""
     on_progress = report_progress(report, file.name)
 
@@ -270,14 +310,5 @@ def _fetch_by_library(job: HubJob, file: HubFile, cache: HubCache, report: Repor
             """Bytes on the wire, which are fewer than what they become."""
 
     on_progress(0, file.size)
-    with storage_errors(), hub_errors(), open(os.devnull, "w") as nowhere:
-        try:
-            hf_hub_download(
-                job.repo_id,
-                file.name,
-                revision=file.revision,
-                cache_dir=cache.root,
-                tqdm_class=Bar,
-            )
-        except ValueError as error:  # larger than what the Hub and this library can do
-            raise SourceFailed(Cause.REJECTED, str(error)) from error
+    with open(os.devnull, "w") as nowhere:
+        repo.download(file, Bar)
