@@ -89,10 +89,12 @@ class Agent:
         self._jobs.close_intake("the agent is stopping")
         self._board.change(slots_total=0)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._jobs.wait_idle(), self._config.drain_timeout_ms / 1000)
+            async with asyncio.timeout(self._config.drain_timeout_ms / 1000):
+                await self._jobs.wait_idle()
         self._link.say_goodbye()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._link.wait_closed(), 1.0)
+            async with asyncio.timeout(1.0):
+                await self._link.wait_closed()
 
     # --- from the link -------------------------------------------------------------------------
 

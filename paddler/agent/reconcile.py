@@ -170,7 +170,9 @@ class Reconciler:
 
     async def _wait_for_news(self, for_s: float | None) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), for_s)
+            # Not wait_for: in Python 3.11 it forgets being cancelled when news come as well.
+            async with asyncio.timeout(for_s):
+                await self._wake.wait()
 
     async def _apply(self) -> float | None:
         """Do what is to be done now; seconds until to look again, ``None`` for no date."""

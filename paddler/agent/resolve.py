@@ -94,7 +94,8 @@ class Resolver:
             self._news.clear()
             wait_s = await self._resolve()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
 
     def _start(self) -> None:
         self._is_resolved = self._wanted is None
