@@ -23,6 +23,7 @@ class ServedFile:
 
     content: bytes
     etag: str | None = '"first"'
+    last_modified: str | None = None
     status: int | None = None  # answer this instead
     location: str | None = None  # redirect there
     holds_at: int | None = None  # send no byte from here on until ``go`` is set
@@ -45,8 +46,10 @@ class HubFile:
     served: ServedFile
     status: int | None = None
     error_code: str | None = None
+    status_from: int = 0  # of the questions from this one on
     says_size: int | None = None
     is_plain: bool = False  # answers without the headers of the Hub
+    questions: int = 0  # so far
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
         if file is None:
             self._refuse(404, "EntryNotFound")
             return
-        if file.status is not None:
+        file.questions += 1
+        if file.status is not None and file.questions > file.status_from:
             self._refuse(file.status, file.error_code)
             return
         content = file.served.content
@@ -215,6 +219,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("content-range", f"bytes {says}-{size - 1}/{size}")
         if file.etag is not None:
             self.send_header("etag", file.etag)
+        if file.last_modified is not None:
+            self.send_header("last-modified", file.last_modified)
         start = start or 0
         if file.has_length:
             length = size - start if file.says_length is None else file.says_length
@@ -230,7 +236,8 @@ class _Handler(BaseHTTPRequestHandler):
         match = _RANGE.fullmatch(headers.get("range", ""))
         if match is None or not file.knows_ranges:
             return None
-        if file.obeys_if_range and headers.get("if-range") not in (None, file.etag):
+        known = (None, file.etag, file.last_modified)
+        if file.obeys_if_range and headers.get("if-range") not in known:
             return None
         return int(match[1])
 

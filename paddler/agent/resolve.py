@@ -171,7 +171,7 @@ class Resolver:
         is_news = error.issue not in self._board.status.issues
         log.log(
             logging.ERROR if is_news else logging.DEBUG,
-            "the model is not here: %s; trying again in %.1f s, and so on",
+            "cannot get the model: %s; trying again in %.1f s and ever later",
             error,
             wait_s,
         )

@@ -324,6 +324,21 @@ def test_a_worker_that_dies_in_service_is_replaced_at_once(on_bench: OnBench) ->
     on_bench(test)
 
 
+def test_a_worker_that_keeps_dying_in_service_is_replaced_ever_later(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        for _ in range(2):
+            await bench.until_serving()
+            bench.supervisor.is_running = False
+            bench.reconciler.on_worker_gone("killed")
+        await bench.settle()
+        assert len(bench.supervisor.loads) == 2
+        assert bench.activity.now.phase is Phase.RETRYING
+        await bench.until_serving()
+
+    on_bench(test)
+
+
 def test_requests_are_handed_back_while_a_dead_worker_is_replaced(on_bench: OnBench) -> None:
     async def test(bench: Bench) -> None:
         bench.want()

@@ -8,7 +8,8 @@ import logging
 import os
 import signal
 import sys
-from typing import assert_never
+from functools import partial
+from typing import BinaryIO, assert_never
 
 from paddler.agent.models.causes import Cause, SourceFailed, issue_of
 from paddler.agent.models.hub import Hub, fetch_from_hub
@@ -42,8 +43,12 @@ def main() -> int:
     if not line:  # The agent has changed its mind already.
         return 1
     job = decode_job(line)
+    events = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no event
     try:
-        tell(outcome(job, tell))
+        with open(events, "wb") as pipe:
+            report = partial(tell, pipe)
+            report(outcome(job, report))
     except BrokenPipeError:  # The agent is gone, where the system does not end us with it.
         return 1
     return 0
@@ -68,10 +73,10 @@ def outcome(job: FetchJob, report: Report) -> Fetched | FetchFailed:
         return FetchFailed(issue=issue_of(Cause.INTERRUPTED, job), reason=repr(error))
 
 
-def tell(message: FromFetch) -> None:
+def tell(pipe: BinaryIO, message: FromFetch) -> None:
     """Send one line to the agent."""
-    sys.stdout.buffer.write(encode(message) + b"\n")
-    sys.stdout.buffer.flush()
+    pipe.write(encode(message) + b"\n")
+    pipe.flush()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
+from typing import Final, assert_never
 
 from paddler.agent.models.causes import Cause, ModelUnavailable, issue_of
 from paddler.messages.fetch import (
@@ -14,9 +15,14 @@ from paddler.messages.fetch import (
     FetchEvent,
     FetchFailed,
     FetchJob,
+    HubJob,
+    UrlJob,
     decode_from_fetch,
     encode,
 )
+
+MAX_LINE_BYTES: Final = 16 << 20
+"""Of a message: it may hold an address, and that is as long as somebody made it."""
 
 OnFetchEvent = Callable[[FetchEvent], None]
 
@@ -32,10 +38,11 @@ async def fetch(job: FetchJob, on_event: OnFetchEvent) -> str:
             *(sys.executable, "-P", "-m", "paddler.agent.models.fetch"),
             stdin=PIPE,
             stdout=PIPE,
+            limit=MAX_LINE_BYTES,
         )
     except OSError as error:
         raise ModelUnavailable(
-            f"cannot start a process for the download: {error.strerror}",
+            f"{shown(job)}: cannot start a process for the download: {error.strerror}",
             issue_of(Cause.INTERRUPTED, job),
         ) from error
     try:
@@ -58,11 +65,24 @@ async def _converse(process: Process, job: FetchJob, on_event: OnFetchEvent) -> 
             case Fetched(path):
                 return path
             case FetchFailed(issue, reason):
-                raise ModelUnavailable(reason, issue)
+                raise ModelUnavailable(f"{shown(job)}: {reason}", issue)
             case event:
                 on_event(event)
     code = await process.wait()
     raise ModelUnavailable(
-        f"the process that downloads it ended with status {code}",
+        f"{shown(job)}: the process that downloads it ended with status {code}",
         issue_of(Cause.INTERRUPTED, job),
     )
+
+
+def shown(job: FetchJob) -> str:
+    """What logs call it: an address without what may be secret in it."""
+    match job:
+        case HubJob():
+            return job.name
+        case UrlJob(url):
+            host_and_path = url.partition("://")[2].partition("?")[0].partition("#")[0]
+            host, slash, path = host_and_path.partition("/")
+            return f"{host.rpartition('@')[2]}{slash}{path}"
+        case _:
+            assert_never(job)

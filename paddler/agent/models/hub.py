@@ -16,12 +16,7 @@ from typing import Any, Final
 import httpx2
 import msgspec
 from huggingface_hub import constants
-from huggingface_hub.errors import (
-    FileMetadataError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-)
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.file_download import (
     get_hf_file_metadata,
     hf_hub_download,
@@ -63,7 +58,7 @@ class Hub(msgspec.Struct, frozen=True, kw_only=True):
     """Which Hub, and its cache here. By default what the library reads from the environment."""
 
     endpoint: str = constants.ENDPOINT
-    cache: Path = msgspec.field(default_factory=lambda: Path(constants.HF_HUB_CACHE).expanduser())
+    cache: Path = msgspec.field(default_factory=lambda: Path(constants.HF_HUB_CACHE).absolute())
     is_offline: bool = msgspec.field(default_factory=constants.is_offline_mode)
     max_plain_bytes: int = constants.MAX_HTTP_DOWNLOAD_SIZE
     """Larger files the Hub does not serve by plain HTTP: they are left to its library."""
@@ -244,8 +239,6 @@ def hub_errors() -> Iterator[None]:
         raise SourceFailed(cause_of_status(error.response.status_code), text) from error
     except (LocalEntryNotFoundError, httpx2.RequestError, httpx2.InvalidURL) as error:
         raise SourceFailed(Cause.UNREACHABLE, describe(error)) from error
-    except FileMetadataError as error:
-        raise SourceFailed(Cause.ERRORED, str(error)) from error
     except HFValidationError as error:  # a name that no repository can have
         raise SourceFailed(Cause.MISSING, str(error)) from error
     except ValueError as error:  # a file that is too large for this library

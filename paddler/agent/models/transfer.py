@@ -204,8 +204,6 @@ def _answer(
     with contextlib.ExitStack() as closing:
         try:
             response = closing.enter_context(client.stream("GET", source.url, headers=headers))
-        except httpx2.InvalidURL as error:
-            raise SourceFailed(Cause.MALFORMED, str(error)) from error
         except httpx2.RequestError as error:
             raise SourceFailed(Cause.UNREACHABLE, describe(error)) from error
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 
 from paddler.agent.models.causes import Cause, ModelUnavailable, issue_of
-from paddler.agent.models.fetching import fetch
+from paddler.agent.models.fetching import fetch, shown
 from paddler.agent.models.url_cache import Entry
-from paddler.messages.fetch import FetchEvent, Receiving, UrlJob, Waiting
+from paddler.messages.fetch import FetchEvent, FetchJob, HubJob, Receiving, UrlJob, Waiting
 from tests.agent.models.ggufs import gguf_bytes
 from tests.hub import FileServer
 
@@ -78,6 +79,44 @@ def test_a_failure_is_raised_with_its_issue(server: FileServer) -> None:
         assert caught.value.issue == issue_of(Cause.MISSING, UrlJob(server.url("/m.gguf")))
 
     run(test())
+
+
+def test_an_address_may_be_as_long_as_a_state() -> None:
+    async def test() -> None:
+        job = UrlJob("http://h/" + "é" * 500_000)
+        with pytest.raises(ModelUnavailable) as caught:
+            await Fetching(job.url).task
+        assert caught.value.issue == issue_of(Cause.MALFORMED, job)
+
+    run(test())
+
+
+def test_a_process_that_cannot_be_started_is_told() -> None:
+    async def test() -> None:
+        job = UrlJob("http://127.0.0.1:1/m.gguf")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            with pytest.raises(ModelUnavailable, match="cannot start a process") as caught:
+                await fetch(job, print)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert caught.value.issue == issue_of(Cause.INTERRUPTED, job)
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("job", "text"),
+    [
+        (UrlJob("https://user:secret@host:1/a/m.gguf?token=secret#x"), "host:1/a/m.gguf"),
+        (UrlJob("https://host?secret"), "host"),
+        (UrlJob("nowhere"), ""),
+        (HubJob(repo_id="a/b", revision="main", filename="m.gguf"), "a/b/main/m.gguf"),
+    ],
+)
+def test_logs_name_a_model_without_its_secrets(job: FetchJob, text: str) -> None:
+    assert shown(job) == text
 
 
 def test_a_cancelled_fetch_ends_at_once_and_keeps_what_came(

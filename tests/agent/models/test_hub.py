@@ -118,6 +118,17 @@ def test_a_branch_that_moved_to_what_is_here_is_noted(server: FileServer, fetche
     assert fetches.run().read_bytes() == CONTENT
 
 
+def test_a_branch_whose_move_cannot_be_noted_is_followed_all_the_same(
+    server: FileServer, fetches: Fetches
+) -> None:
+    server.add_to_hub("m.gguf", CONTENT, commit=commit_of("later"))
+    path = fetches.run(revision=commit_of("later"))
+    file = server.add_to_hub("m.gguf", CONTENT, commit=commit_of("later"))
+    file.status, file.status_from = 500, 1
+    assert fetches.run() == path
+    assert not (fetches.folder / "refs" / "main").exists()
+
+
 @pytest.mark.parametrize("trouble", ["offline", "unreachable", "errors", "denies", "forgot it"])
 def test_what_is_cached_is_used_when_the_hub_does_not_help(
     server: FileServer, fetches: Fetches, trouble: str

@@ -100,6 +100,18 @@ def test_what_broke_off_is_resumed_where_it_ended(download: Download) -> None:
     assert download.progress[0] == (100_000, SIZE)
 
 
+def test_a_server_that_sends_less_of_the_rest_is_asked_again(download: Download) -> None:
+    download.file.cuts_at = 100_000
+    download.fails()
+    download.file.cuts_at = None
+    download.file.says_length = 50_000
+    assert download.fails() is Cause.INTERRUPTED
+    download.file.says_length = None
+    download.run()
+    assert download.here == CONTENT
+    assert download.file.ranges == [None, "bytes=100000-", "bytes=150000-"]
+
+
 def test_what_somebody_else_began_is_resumed(download: Download) -> None:
     download.partial.path.write_bytes(CONTENT[:50_000])
     download.run()
@@ -153,6 +165,34 @@ def test_a_file_that_changed_on_the_server_is_started_over(download: Download, o
     download.file.obeys_if_range = obeys
     download.run()
     assert download.here == OTHER
+
+
+YESTERDAY = "Mon, 05 Jan 2026 10:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("etag", "last_modified", "if_range"),
+    [
+        ('"strong"', YESTERDAY, '"strong"'),
+        ('W/"weak"', YESTERDAY, YESTERDAY),
+        ('W/"weak"', None, None),
+        (None, None, None),
+    ],
+)
+def test_the_server_is_asked_for_the_rest_of_the_same_file(
+    server: FileServer,
+    download: Download,
+    etag: str | None,
+    last_modified: str | None,
+    if_range: str | None,
+) -> None:
+    download.file.etag, download.file.last_modified = etag, last_modified
+    download.file.cuts_at = 100_000
+    download.fails()
+    download.file.cuts_at = None
+    download.run()
+    assert download.here == CONTENT
+    assert [seen.headers.get("if-range") for seen in server.requests] == [None, if_range]
 
 
 def test_a_file_that_only_changed_its_length_is_started_over(download: Download) -> None:
