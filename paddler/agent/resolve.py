@@ -109,7 +109,9 @@ class Resolver:
         self._arriving = None
         work, _ = await race(self._obtain(state), self._news.wait())
         self._board.change(**NO_DOWNLOAD)
-        if self._news.is_set():  # Newer than what came, if something came.
+        if self._news.is_set():
+            if not work.cancelled():
+                work.exception()  # What came, came too late: nobody wants to know.
             self._activity.on_files(None)
             return 0.0
         try:
