@@ -69,7 +69,12 @@ examples:
 
 A slot is one request at a time. All slots share one context (the desired state's
 context_size). Start with 4 or 8 and watch the panel. The agent needs the model library:
-pip install 'paddler[agent]'."""
+pip install 'paddler[agent]'.
+
+environment, for models that are downloaded:
+  HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE   the Hugging Face Hub
+  PADDLER_CACHE_DIR   files from addresses (else $XDG_CACHE_HOME/paddler, ~/.cache/paddler)
+  HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"""
 
 UP_EPILOG = """\
 example:
@@ -493,8 +498,9 @@ def require_agent_extra() -> None:
     """:class:`StartError` that names the extra, if what an agent needs is not installed."""
     from importlib.util import find_spec
 
-    needed = ("llama_cpp", "numpy", "jinja2", "jsonschema", "PIL", "resvg_py", "rich")
-    missing = [name for name in needed if find_spec(name) is None]
+    to_run = ("llama_cpp", "numpy", "jinja2", "jsonschema", "PIL", "resvg_py", "rich")
+    to_download = ("filelock", "httpx2", "huggingface_hub")
+    missing = [name for name in to_run + to_download if find_spec(name) is None]
     if missing:
         raise StartError(
             f"an agent needs {', '.join(missing)}: pip install 'paddler[agent]' brings all it needs"

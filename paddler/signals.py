@@ -5,6 +5,8 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, Final, Self
 
+from paddler.race import race
+
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -33,15 +35,8 @@ class StopSignals:
 
     async def unless_again(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work``; a second signal cancels it."""
-        drain = asyncio.ensure_future(work)
-        again = asyncio.ensure_future(self._second.wait())
-        try:
-            await asyncio.wait((drain, again), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            again.cancel()
-            if not drain.done():
-                drain.cancel()
-        if drain.done() and not drain.cancelled():
+        drain, _ = await race(work, self._second.wait())
+        if not drain.cancelled():
             drain.result()
 
     def _on_signal(self) -> None:

@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.text import Text
 
 from paddler import __version__
+from paddler.agent.activity import Activity, Phase
 from paddler.agent.app import Agent
 from paddler.balancer.app import Balancer
 from paddler.config import Address, AgentConfig, BalancerConfig
 from paddler.errors import StartError
 from paddler.messages.agents import AgentSnapshot
 from paddler.messages.state import DEFAULT_DESIRED_STATE, ModelSource
-from paddler.messages.worker import Progress
+from paddler.race import race
 from paddler.signals import StopSignals
 
 MAX_ANSWER_TOKENS: Final = 128
@@ -54,17 +55,15 @@ async def serve(
         Balancer(balancer_config).running() as balancer,
         Agent(agent_config).running() as agent,
     ):
-        stopped = asyncio.create_task(signals.wait())
-        greeting = asyncio.create_task(greet(balancer, agent, balancer_config, model, question))
-        await asyncio.wait((greeting, stopped), return_when=asyncio.FIRST_COMPLETED)
-        failure = greeting.exception() if greeting.done() else None
+        greeting, _ = await race(
+            greet(balancer, agent, balancer_config, model, question), signals.wait()
+        )
+        failure = None if greeting.cancelled() else greeting.exception()
         if failure is None:
-            await stopped
-            greeting.cancel()
+            await signals.wait()
             console.print("\nStopping…")
             await signals.unless_again(agent.drain())
             await signals.unless_again(balancer.drain())
-        stopped.cancel()
     # Raised out here: the task groups within would wrap it.
     if failure is not None:
         raise failure
@@ -92,7 +91,7 @@ async def wait_ready(balancer: Balancer, agent: Agent, name: str) -> int:
     """Slots of the agent once it serves; :class:`StartError` if it says that it cannot."""
     changed = asyncio.Event()
     balancer.pool.watch(changed.set)
-    agent.on_progress = changed.set
+    agent.activity.watch(changed.set)
     with console.status("Starting…") as status:
         while True:
             changed.clear()
@@ -101,17 +100,19 @@ async def wait_ready(balancer: Balancer, agent: Agent, name: str) -> int:
                 raise StartError(f"the agent cannot serve {name}: {describe_issues(agents[0])}")
             if agents and agents[0].slots_total > 0:
                 return agents[0].slots_total
-            status.update(describe_progress(agent.progress, name))
+            status.update(describe_activity(agent.activity.now, name))
             await changed.wait()
 
 
-def describe_progress(progress: Progress | None, name: str) -> str:
+def describe_activity(activity: Activity, name: str) -> str:
     """What happens right now, in a few words."""
-    if progress is None:
-        return "Starting the agent and its worker…"
-    if progress.phase == "warming":
-        return f"Warming up {name}…"
-    return f"Loading {name}… {progress.fraction:.0%}"
+    match activity.phase:
+        case Phase.LOADING:
+            return f"Loading {name}… {activity.load_fraction:.0%}"
+        case Phase.WARMING:
+            return f"Warming up {name}…"
+        case _:
+            return "Starting the agent and its worker…"
 
 
 def describe_issues(agent: AgentSnapshot) -> str:

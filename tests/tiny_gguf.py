@@ -31,13 +31,15 @@ def write_tiny_gguf(
     heads: int = 2,
     metadata: dict[str, str] | None = None,
     seed: int = 1,
+    tensors_per_file: int = 0,
 ) -> Path:
     """Write a model to ``path`` and return it. ``chat_template=None``: it has none.
 
     Up to two ``heads`` have the 32 values each that block-quantized KV types need. The
-    architecture ``qwen2vl`` counts the positions of an image along two axes.
+    architecture ``qwen2vl`` counts the positions of an image along two axes. With
+    ``tensors_per_file``, ``tiny.gguf`` becomes ``tiny-00001-of-00003.gguf`` and so on.
     """
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_file)
     writer.add_name("tiny")
     writer.add_context_length(context_length)
     writer.add_embedding_length(WIDTH)

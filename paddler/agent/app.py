@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import uvloop
 
 from paddler import __version__
+from paddler.agent.activity import ActivityBoard
 from paddler.agent.cpu import engine_threads
 from paddler.agent.jobs import Jobs
 from paddler.agent.link import Link
@@ -42,14 +43,12 @@ async def serve_until_stopped(config: AgentConfig) -> None:
 class Agent:
     """Everything in one agent process, and the wiring between link, worker and reconciler.
 
-    ``progress`` of the newest load and the hook ``on_progress`` are for who embeds it.
+    ``activity`` tells what it is doing right now.
     """
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
-        self._is_stopping = False
-        self.progress: Progress | None = None
-        self.on_progress: Callable[[], object] = lambda: None
+        self.activity = ActivityBoard()
         self._board = StatusBoard(config.slots)
         self._questions = Questions()
         self._tasks: asyncio.TaskGroup | None = None
@@ -57,6 +56,7 @@ class Agent:
         self._supervisor = Supervisor(self)
         self._reconciler = Reconciler(
             self._board,
+            self.activity,
             self._jobs,
             self._supervisor,
             agent_label=f'agent "{config.name}"' if config.name is not None else "unnamed agent",
@@ -90,14 +90,16 @@ class Agent:
 
     async def drain(self) -> None:
         """Report no slots, let running requests finish within the drain timeout, say goodbye."""
-        self._is_stopping = True
+        self._reconciler.freeze()
         self._jobs.close_intake("the agent is stopping")
         self._board.change(slots_total=0)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._jobs.wait_idle(), self._config.drain_timeout_ms / 1000)
+            async with asyncio.timeout(self._config.drain_timeout_ms / 1000):
+                await self._jobs.wait_idle()
         self._link.say_goodbye()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._link.wait_closed(), 1.0)
+            async with asyncio.timeout(1.0):
+                await self._link.wait_closed()
 
     # --- from the link -------------------------------------------------------------------------
 
@@ -105,10 +107,9 @@ class Agent:
         """The balancer took this agent in."""
 
     def on_state(self, message: wire.SetState) -> None:
-        """Run this state, unless this agent is about to end."""
+        """Run this state."""
         self._questions.on_state(message.state)
-        if not self._is_stopping:
-            self._reconciler.want(message.state, is_default=message.is_default)
+        self._reconciler.want(message.state, is_default=message.is_default)
 
     def on_start(self, message: wire.StartStream) -> None:
         """Run a request."""
@@ -139,9 +140,8 @@ class Agent:
         self._jobs.on_worker_data(data, finished)
 
     def on_worker_progress(self, progress: Progress) -> None:
-        """Remember it for who shows it."""
-        self.progress = progress
-        self.on_progress()
+        """Show it."""
+        self.activity.on_load_progress(progress)
 
     def on_worker_opened(self, opened: Opened) -> None:
         """Remember what the model file says, for who asks."""

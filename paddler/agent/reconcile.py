@@ -1,33 +1,35 @@
-"""From what the balancer asks for to what runs here.
+"""From files that are here to a worker that serves them.
 
-    wanted state ─ find files ─► differs from what is loaded? ─ drain ─ swap worker ─► Applied
-                      │ fails: the old model serves on,          │ fails: retried, ever slower,
-                      │ an issue says why, looked at again       │ Retrying / Stuck in turns
-                      └ every second                             └ at once for a new state
+    resolved target ── differs from what runs? ── drain ── swap worker ──► Applied
+                                                              │ fails: tried again, ever later,
+                                                              │ Retrying / Stuck in turns,
+                                                              └ at once for a new state
 
-States are compared: asking again for what runs changes nothing. A newer state replaces
-one in progress.
+What is wanted comes from the balancer, its files from the resolver, side by side with this:
+while a new model is on its way the old one serves, and is started again if its worker dies.
+Targets are compared: asking again for what runs changes nothing.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
+import random
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
+from paddler.agent.activity import ActivityBoard, Phase
 from paddler.agent.jobs import Jobs
-from paddler.agent.model_files import ModelUnavailable, find_model, find_projection
+from paddler.agent.resolve import Resolver, Target
 from paddler.agent.status import StatusBoard
 from paddler.agent.supervisor import Supervisor, WorkerGone
 from paddler.messages import worker as wire
 from paddler.messages.agents import AgentIssue, ModelPath
-from paddler.messages.state import ApplicableState, InferenceParameters
+from paddler.messages.state import ApplicableState
+from paddler.race import race
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN_S: Final = 1.0
 FIRST_RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 30.0
 HEALTHY_AFTER_S: Final = 60.0
@@ -36,20 +38,15 @@ KEEP_LOADED_S: Final = 300.0
 """How long a loaded model outlives a balancer that came back without any state."""
 
 
-class Target(msgspec.Struct, frozen=True):
-    """A state with its files found: what a worker is started with."""
-
-    model_path: str
-    projection_path: str | None
-    chat_template: str | None
-    parameters: InferenceParameters
-
-
 class RetryPace:
-    """How long to wait before the next try: not at all after the first failure, then doubling."""
+    """How long to wait before the next try: doubling, drawn from the upper half of each span.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    ``clock`` in seconds; ``draw`` gives values in [0, 1).
+    """
+
+    def __init__(self, clock: Callable[[], float], draw: Callable[[], float]) -> None:
         self._clock = clock
+        self._draw = draw
         self._failures = 0
         self._serving_since: float | None = None
 
@@ -74,7 +71,10 @@ class RetryPace:
             self._failures = 0
         self._failures += 1
         tries = self._failures - (1 if was_serving else 0)
-        return 0.0 if tries == 0 else min(FIRST_RETRY_S * 2 ** min(tries - 1, 10), MAX_RETRY_S)
+        if tries == 0:
+            return 0.0
+        span_s = min(FIRST_RETRY_S * 2.0 ** min(tries - 1, 10), MAX_RETRY_S)
+        return span_s * (0.5 + 0.5 * self._draw())
 
     def reset(self) -> None:
         """A new state starts afresh."""
@@ -82,50 +82,66 @@ class RetryPace:
 
 
 class Reconciler:
-    """Owns what is wanted and what is loaded. One task, :meth:`run`, does all the work."""
+    """Owns what is to run and what is loaded. One task, :meth:`run`, does all the work."""
 
     def __init__(
         self,
         board: StatusBoard,
+        activity: ActivityBoard,
         jobs: Jobs,
         supervisor: Supervisor,
         *,
         agent_label: str,
         threads: int,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._board = board
+        self._activity = activity
         self._jobs = jobs
         self._supervisor = supervisor
         self._agent_label = agent_label
         self._threads = threads
-        self._wanted: ApplicableState | None = None
+        self._resolver = Resolver(board, activity, self._take, draw=draw)
+        self._target: Target | None = None
         self._loaded: Target | None = None
         self._retry_at = 0.0
+        self._is_frozen = False
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._pace = RetryPace(self._loop.time)
+        self._pace = RetryPace(self._loop.time, draw)
         self._unload_timer: asyncio.TimerHandle | None = None
 
     def want(self, state: ApplicableState, *, is_default: bool) -> None:
         """Take a state from the balancer; the newest counts.
 
-        ``is_default``: nobody has told this balancer anything yet. A model that is loaded
-        here then stays for a while, as the balancer may have lost its memory in a restart.
+        ``is_default``: nobody has told this balancer anything yet. What is loaded here, or on
+        its way, then stays for a while, as the balancer may have lost its memory in a restart.
         """
+        if self._is_frozen:
+            return
         if self._unload_timer is not None:
             self._unload_timer.cancel()
             self._unload_timer = None
-        if is_default and self._loaded is not None:
+        if is_default and (self._loaded is not None or self._resolver.is_at_work):
             log.warning(
-                "the balancer has no state: keeping the loaded model for %d s", KEEP_LOADED_S
+                "the balancer has no state: keeping this agent's model for %d s", KEEP_LOADED_S
             )
-            self._unload_timer = self._loop.call_later(KEEP_LOADED_S, self._want_now, state)
+            self._unload_timer = self._loop.call_later(KEEP_LOADED_S, self._resolver.want, state)
             return
-        self._want_now(state)
+        self._resolver.want(state)
+
+    def freeze(self) -> None:
+        """The agent is about to end: begin nothing, give up what has begun; who serves, serves."""
+        self._is_frozen = True
+        if self._unload_timer is not None:
+            self._unload_timer.cancel()
+        self._resolver.want(None)
+        self._wake.set()
 
     def on_worker_gone(self, reason: str) -> None:
         """A worker that served has died: report no slots at once, then start it again."""
         self._board.change(slots_total=0, state_application_status="AttemptedAndRetrying")
+        self._activity.on_worker(Phase.RETRYING)
         self._jobs.close_intake(reason)
         self._loaded = None
         self._schedule_retry(was_serving=True)
@@ -135,69 +151,68 @@ class Reconciler:
         """Reconcile until cancelled; the worker is ended then."""
         self._board.change(state_application_status="Applied")
         try:
-            while True:
-                self._wake.clear()
-                await self._wait_for_news(await self._reconcile())
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._resolver.run(), name="resolve")
+                while True:
+                    self._wake.clear()
+                    await self._wait_for_news(await self._apply())
         finally:
             await self._supervisor.stop()
 
-    def _want_now(self, state: ApplicableState) -> None:
-        if state != self._wanted:
-            self._wanted = state
-            self._pace.reset()
-            self._retry_at = 0.0
-            self._wake.set()
+    def _take(self, target: Target | None) -> None:
+        """The wanted state's files are here: run them, and try it at once."""
+        if target != self._target:
+            self._board.change_issues("worker", ())
+        self._target = target
+        self._pace.reset()
+        self._retry_at = 0.0
+        self._wake.set()
 
     async def _wait_for_news(self, for_s: float | None) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), for_s)
+            # Not wait_for: in Python 3.11 it forgets being cancelled when news come as well.
+            async with asyncio.timeout(for_s):
+                await self._wake.wait()
 
-    async def _reconcile(self) -> float | None:
+    async def _apply(self) -> float | None:
         """Do what is to be done now; seconds until to look again, ``None`` for no date."""
-        state = self._wanted
-        if state is None:
+        target = self._target
+        if self._is_frozen:
             return None
-        try:
-            target = resolve(state)
-        except ModelUnavailable as error:
-            if error.issue not in self._board.status.issues:
-                log.error("%s", error)
-            self._board.change(issues=(error.issue,))
-            return LOOK_AGAIN_S
-        self._board.change(uses_chat_template_override=state.chat_template_override is not None)
         if target == self._loaded and (target is None or self._supervisor.is_running):
             self._resume(target)
             return None
         if (wait_s := self._retry_at - self._loop.time()) > 0:
             return wait_s
+        if target is not None and not is_here(target):
+            self._resolver.look_again()
+            return None
         if not await self._drain():
             return 0.0
         return await self._swap(target)
 
     def _resume(self, target: Target | None) -> None:
-        """What is wanted runs already, maybe after a change of mind during a drain."""
+        """What is to run runs already, maybe after a change of mind during a drain."""
         if target is None:
-            self._board.change(issues=(), state_application_status="Applied")
+            self._activity.on_worker(Phase.IDLE)
+            self._board.change_issues("worker", (), state_application_status="Applied")
             return
-        self._board.change(
-            issues=(),
+        self._activity.on_worker(Phase.SERVING)
+        self._board.change_issues(
+            "worker",
+            (),
             slots_total=self._board.status.desired_slots_total,
             state_application_status="Applied",
         )
         self._jobs.open_intake()
 
     async def _drain(self) -> bool:
-        """Let running requests finish; ``False`` if a newer state came meanwhile."""
+        """Let running requests finish; ``False`` if there is something newer to do."""
         if self._pace.failures == 0:
             self._board.change(slots_total=0, state_application_status="Fresh")
+        self._activity.on_worker(Phase.DRAINING)
         self._jobs.close_intake("the agent is changing its model")
-        idle = asyncio.ensure_future(self._jobs.wait_idle())
-        news = asyncio.ensure_future(self._wake.wait())
-        try:
-            await asyncio.wait((idle, news), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            idle.cancel()
-            news.cancel()
+        await race(self._jobs.wait_idle(), self._wake.wait())
         return not self._wake.is_set()
 
     async def _swap(self, target: Target | None) -> float | None:
@@ -205,17 +220,10 @@ class Reconciler:
         self._loaded = None
         self._board.change(model_path=None, slots_total=0)
         if target is None:
-            self._board.change(issues=(), state_application_status="Applied")
+            self._resume(None)
             return None
-        start = asyncio.ensure_future(self._supervisor.start(self._load_message(target)))
-        news = asyncio.ensure_future(self._wake.wait())
-        try:
-            await asyncio.wait((start, news), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            news.cancel()
-            if not start.done():  # a newer state, or the end of the agent
-                start.cancel()
-                await asyncio.wait((start,))  # unlike awaiting it, tells its end from ours
+        self._activity.on_worker(Phase.LOADING)
+        start, _ = await race(self._supervisor.start(self._load_message(target)), self._wake.wait())
         if start.cancelled():
             return 0.0
         try:
@@ -241,9 +249,13 @@ class Reconciler:
         )
         self._pace.on_serving()
         self._loaded = target
+        if self._is_frozen:
+            return
+        self._activity.on_worker(Phase.SERVING)
         self._jobs.open_intake()
-        self._board.change(
-            issues=(),
+        self._board.change_issues(
+            "worker",
+            (),
             model_path=target.model_path,
             slots_total=ready.slots,
             state_application_status="Applied",
@@ -252,9 +264,10 @@ class Reconciler:
     def _on_load_failed(self, issues: tuple[AgentIssue, ...], reason: str) -> float:
         self._schedule_retry(was_serving=False)
         wait_s = max(0.0, self._retry_at - self._loop.time())
-        log.error("cannot load the model: %s; trying again in %.0f s", reason, wait_s)
+        log.error("cannot load the model: %s; trying again in %.1f s", reason, wait_s)
         status = "AttemptedAndRetrying" if self._pace.failures % 2 else "Stuck"
-        self._board.change(issues=issues, state_application_status=status)
+        self._activity.on_worker(Phase.RETRYING)
+        self._board.change_issues("worker", issues, state_application_status=status)
         return wait_s
 
     def _schedule_retry(self, *, was_serving: bool) -> None:
@@ -272,16 +285,7 @@ class Reconciler:
         )
 
 
-def resolve(state: ApplicableState) -> Target | None:
-    """``state`` with its files found, ``None`` for no model; :class:`ModelUnavailable`."""
-    model_path = find_model(state.model)
-    projection_path = find_projection(state.multimodal_projection)
-    if model_path is None:
-        return None
-    override = state.chat_template_override
-    return Target(
-        model_path=model_path,
-        projection_path=projection_path,
-        chat_template=override.content if override is not None else None,
-        parameters=state.inference_parameters,
-    )
+def is_here(target: Target) -> bool:
+    """Whether its files exist; somebody may have tidied up since they were found."""
+    paths = filter(None, (target.model_path, target.projection_path))
+    return all(os.path.exists(path) for path in paths)

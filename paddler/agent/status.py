@@ -1,11 +1,13 @@
 """What the agent says of itself: one owner, told to the balancer at every change."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from paddler.messages.agents import AgentStatus
+from paddler.messages.agents import AgentIssue, AgentStatus
+
+Stage = Literal["files", "worker"]
 
 
 class StatusBoard:
@@ -13,6 +15,7 @@ class StatusBoard:
 
     def __init__(self, slots: int) -> None:
         self._status = AgentStatus(desired_slots_total=slots)
+        self._issues: dict[Stage, tuple[AgentIssue, ...]] = {}
         self._watchers: list[Callable[[AgentStatus], None]] = []
 
     @property
@@ -29,6 +32,19 @@ class StatusBoard:
         for callback in self._watchers:
             callback(status)
 
+    def change_issues(self, stage: Stage, issues: tuple[AgentIssue, ...], **fields: Any) -> None:
+        """Replace what is wrong with the model's files, or with the worker; beside ``fields``."""
+        self._issues[stage] = issues
+        every = {issue for issues in self._issues.values() for issue in issues}
+        self.change(issues=tuple(sorted(every, key=_place)), **fields)
+
     def watch(self, callback: Callable[[AgentStatus], None]) -> None:
         """Call ``callback`` with each new status, synchronously."""
         self._watchers.append(callback)
+
+
+def _place(issue: AgentIssue) -> tuple[int, bytes]:
+    """Where clients expect an issue: in the order of the variants, then of the payloads."""
+    names = issue.__struct_fields__
+    variant = next(n for n, name in enumerate(names) if getattr(issue, name) is not msgspec.UNSET)
+    return variant, msgspec.json.encode(issue)

@@ -24,6 +24,7 @@ from paddler.agent.slot_table import SharedSlotTable, SlotState, create_slot_mem
 from paddler.errors import PaddlerError
 from paddler.messages import worker as wire
 from paddler.messages.worker import PacketKind
+from paddler.race import race
 
 log = logging.getLogger(__name__)
 
@@ -138,11 +139,7 @@ class Supervisor:
         self._worker = worker
         try:
             worker.pipe.send(wire.encode_packet(PacketKind.CONTROL, wire.encode(load)))
-            lost = asyncio.ensure_future(worker.lost.wait())
-            try:
-                await asyncio.wait((worker.ready, lost), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                lost.cancel()
+            await race(asyncio.shield(worker.ready), worker.lost.wait())
             if not worker.ready.done():
                 raise WorkerGone(await self._reap(worker))
             answer = worker.ready.result()
@@ -236,21 +233,18 @@ class Supervisor:
     async def _watch_worker(self, worker: Worker) -> None:
         """Notice a worker that ends or is stuck."""
         assert worker.process is not None
+        # Once: the event loop keeps each wait for a process until the process ends.
         ended = asyncio.ensure_future(worker.process.wait())
-        lost = asyncio.ensure_future(worker.lost.wait())
         try:
-            while not lost.done():
-                await asyncio.wait(
-                    (ended, lost), timeout=STALL_CHECK_S, return_when=asyncio.FIRST_COMPLETED
-                )
+            while not worker.lost.is_set():
+                await race(asyncio.shield(ended), worker.lost.wait(), timeout_s=STALL_CHECK_S)
                 if ended.done():
                     worker.pipe.hold(False)  # what it wrote last, and then the end
-                    await lost
-                elif not lost.done():
+                    await worker.lost.wait()
+                elif not worker.lost.is_set():
                     self._check_stall(worker)
         finally:
             ended.cancel()
-            lost.cancel()
         reason = await self._reap(worker)
         log.error("the worker ended: %s", reason)
         worker.is_running = False

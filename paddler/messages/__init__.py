@@ -6,6 +6,7 @@
 ``openai``     requests and answers of the OpenAI-compatible service (public)
 ``link``       agent and balancer, over the link's WebSocket (ours)
 ``worker``     agent and worker, over a socketpair (ours)
+``fetch``      agent and a process that fetches a model, over pipes (ours)
 
 Two conventions of the public wire recur. *Strict* objects refuse unknown keys. An
 *externally tagged* enum is a bare string, or an object with exactly one key that

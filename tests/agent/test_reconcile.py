@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from paddler.agent.activity import ActivityBoard, Phase
 from paddler.agent.jobs import Jobs
 from paddler.agent.reconcile import HEALTHY_AFTER_S, Reconciler, RetryPace
 from paddler.agent.status import StatusBoard
@@ -59,12 +60,17 @@ class Bench:
         self.recorder = Recorder()
         self.jobs.connect(self.recorder, self.recorder)
         self.supervisor = PlayedSupervisor()
+        self.activity = ActivityBoard()
+        self.phases: list[Phase] = []
+        self.activity.watch(lambda: self.phases.append(self.activity.now.phase))
         self.reconciler = Reconciler(
             self.board,
+            self.activity,
             self.jobs,
             self.supervisor,  # type: ignore[arg-type]
             agent_label='agent "a"',
             threads=1,
+            draw=lambda: 0.0,
         )
         self.model = folder / "model.gguf"
         self.model.touch()
@@ -79,7 +85,7 @@ class Bench:
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
             while not condition():
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)  # between two looks, for those that wait for a retry
 
     async def until_serving(self) -> None:
         await self.until(lambda: self.status.slots_total == 2)
@@ -227,6 +233,21 @@ def test_the_agents_end_during_a_load_is_not_mistaken_for_a_newer_state(tmp_path
     asyncio.run(body())
 
 
+def test_the_agents_end_is_not_forgotten_when_news_come_as_well(tmp_path: Path) -> None:
+    async def body() -> None:
+        bench = Bench(tmp_path)
+        bench.supervisor.script = [wire.LoadFailed((), "no GGUF")]
+        task = asyncio.create_task(bench.reconciler.run())
+        bench.want()
+        await bench.until(lambda: bench.phases[-1:] == [Phase.RETRYING])
+        bench.reconciler.freeze()  # both at once
+        task.cancel()
+        await asyncio.wait((task,), timeout=10)
+        assert task.cancelled()
+
+    asyncio.run(body())
+
+
 def test_no_model_unloads(on_bench: OnBench) -> None:
     async def test(bench: Bench) -> None:
         bench.want()
@@ -303,6 +324,21 @@ def test_a_worker_that_dies_in_service_is_replaced_at_once(on_bench: OnBench) ->
     on_bench(test)
 
 
+def test_a_worker_that_keeps_dying_in_service_is_replaced_ever_later(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        for _ in range(2):
+            await bench.until_serving()
+            bench.supervisor.is_running = False
+            bench.reconciler.on_worker_gone("killed")
+        await bench.settle()
+        assert len(bench.supervisor.loads) == 2
+        assert bench.activity.now.phase is Phase.RETRYING
+        await bench.until_serving()
+
+    on_bench(test)
+
+
 def test_requests_are_handed_back_while_a_dead_worker_is_replaced(on_bench: OnBench) -> None:
     async def test(bench: Bench) -> None:
         bench.want()
@@ -317,10 +353,139 @@ def test_requests_are_handed_back_while_a_dead_worker_is_replaced(on_bench: OnBe
 
 def test_retries_wait_longer_and_longer_and_forget_after_healthy_service() -> None:
     now = 0.0
-    pace = RetryPace(lambda: now)
+    pace = RetryPace(lambda: now, lambda: 1.0)
     assert [pace.on_failure(was_serving=False) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
     pace.reset()
     assert [pace.on_failure(was_serving=True) for _ in range(4)] == [0, 1, 2, 4]
     pace.on_serving()
     now = HEALTHY_AFTER_S
     assert pace.on_failure(was_serving=True) == 0
+
+
+def test_retries_of_a_fleet_do_not_come_in_step() -> None:
+    draws = iter((0.0, 0.5))
+    pace = RetryPace(lambda: 0.0, lambda: next(draws))
+    assert [pace.on_failure(was_serving=False) for _ in range(2)] == [0.5, 1.5]
+
+
+def test_each_phase_is_seen(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        failure = wire.LoadFailed((), "no GGUF")
+        bench.supervisor.script = [failure]
+        bench.want()
+        await bench.until(lambda: bench.phases[-1:] == [Phase.RETRYING])
+        bench.want(template="other")
+        await bench.until_serving()
+        bench.reconciler.want(NO_MODEL, is_default=False)
+        await bench.until(lambda: bench.phases[-1] is Phase.IDLE)
+        swap = [Phase.DRAINING, Phase.LOADING]
+        assert bench.phases == [
+            *swap,
+            Phase.RETRYING,
+            *swap,
+            Phase.SERVING,
+            Phase.DRAINING,
+            Phase.IDLE,
+        ]
+
+    on_bench(test)
+
+
+def test_a_load_that_keeps_failing_passes_through_the_statuses_with_a_steady_issue(
+    on_bench: OnBench,
+) -> None:
+    async def test(bench: Bench) -> None:
+        issue = AgentIssue(model_cannot_be_loaded=ModelPath(str(bench.model)))
+        bench.supervisor.script = [wire.LoadFailed((issue,), "no GGUF")] * 2
+        bench.want()
+        await bench.until_serving()  # after two retries, 0.5 and 1 s later
+        statuses = [report.state_application_status for report in bench.reports]
+        assert list(dict.fromkeys(statuses)) == [
+            "Applied",
+            "Fresh",
+            "AttemptedAndRetrying",
+            "Stuck",
+        ]
+        assert statuses[-1] == "Applied"
+        first = next(n for n, report in enumerate(bench.reports) if report.issues)
+        assert {report.issues for report in bench.reports[first:-1]} == {(issue,)}
+        assert bench.status.issues == ()
+
+    on_bench(test)
+
+
+def test_the_old_model_is_restarted_while_the_new_one_is_not_there(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        await bench.until_serving()
+        bench.want("/nowhere.gguf")
+        await bench.until(lambda: bench.status.issues != ())
+        bench.supervisor.is_running = False
+        bench.reconciler.on_worker_gone("killed")
+        assert bench.status.slots_total == 0
+        await bench.until_serving()
+        assert [load.model_path for load in bench.supervisor.loads] == [str(bench.model)] * 2
+        assert len(bench.status.issues) == 1
+
+    on_bench(test)
+
+
+def test_a_file_that_is_gone_when_its_worker_is_to_be_replaced_is_looked_for(
+    on_bench: OnBench,
+) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        await bench.until_serving()
+        bench.model.unlink()
+        bench.supervisor.is_running = False
+        bench.reconciler.on_worker_gone("killed")
+        issue = AgentIssue(model_file_does_not_exist=ModelPath(str(bench.model)))
+        await bench.until(lambda: bench.status.issues == (issue,))
+        bench.model.touch()
+        await bench.until_serving()
+        assert bench.status.issues == ()
+        assert len(bench.supervisor.loads) == 2
+
+    on_bench(test)
+
+
+def test_a_frozen_reconciler_begins_nothing(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.want()
+        await bench.until_serving()
+        bench.reconciler.freeze()
+        bench.want(template="other")
+        await bench.settle()
+        assert bench.supervisor.is_running
+        bench.supervisor.is_running = False
+        bench.reconciler.on_worker_gone("killed")
+        await bench.settle()
+        assert len(bench.supervisor.loads) == 1
+
+    on_bench(test)
+
+
+def test_freezing_gives_up_a_load_in_progress(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        bench.supervisor.script = [asyncio.Event()]  # never loads
+        bench.want()
+        await bench.until(lambda: len(bench.supervisor.loads) == 1)
+        bench.reconciler.freeze()
+        await bench.settle()
+        assert bench.status.slots_total == 0
+        assert len(bench.supervisor.loads) == 1
+
+    on_bench(test)
+
+
+def test_a_balancer_that_lost_its_memory_does_not_end_a_search(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        missing = bench.model.with_name("later.gguf")
+        bench.want(missing)
+        await bench.until(lambda: bench.status.issues != ())
+        bench.reconciler.want(NO_MODEL, is_default=True)
+        missing.touch()
+        await bench.until_serving()
+        bench.reconciler.freeze()  # and with it the date at which it would be unloaded
+
+    on_bench(test)

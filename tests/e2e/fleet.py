@@ -46,7 +46,9 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = START
 class Process:
     """One ``paddler`` process; its log is kept for the failure report."""
 
-    def __init__(self, arguments: list[str], log_path: Path) -> None:
+    def __init__(
+        self, arguments: list[str], log_path: Path, env: dict[str, str] | None = None
+    ) -> None:
         self.log_path = log_path
         self._log = log_path.open("ab")
         self.popen = subprocess.Popen(
@@ -54,6 +56,7 @@ class Process:
             stdout=self._log,
             stderr=self._log,
             stdin=subprocess.DEVNULL,
+            env=os.environ | (env or {}),
         )
 
     @property
@@ -134,7 +137,10 @@ class Fleet:
         wait_until(self.is_healthy, "the balancer answers")
         return self.balancer
 
-    def start_agent(self, name: str, slots: int, *flags: str) -> Process:
+    def start_agent(
+        self, name: str, slots: int, *flags: str, env: dict[str, str] | None = None
+    ) -> Process:
+        """``env``: what its environment has beside this one's."""
         agent = Process(
             [
                 "agent",
@@ -143,6 +149,7 @@ class Fleet:
                 *flags,
             ],
             self._folder / f"{name}.log",
+            env,
         )
         self.agents.append(agent)
         return agent

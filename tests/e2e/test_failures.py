@@ -14,7 +14,6 @@ from tests.e2e.fleet import (
     Process,
     ask,
     error_of,
-    get,
     is_alive,
     raw_prompt,
     tokens_of,
@@ -267,26 +266,6 @@ def test_a_file_that_is_no_model_is_an_issue_that_stays_until_replaced(
         fleet.put_model(smollm2_path)
         fleet.wait_slots(1)
         assert fleet.snapshot()[0]["issues"] == []
-
-
-@pytest.mark.parametrize(
-    "reference",
-    [
-        {"Url": {"url": "https://example.invalid/m.gguf"}},
-        {"HuggingFace": {"repo_id": "a/b", "revision": "main", "filename": "m.gguf"}},
-    ],
-)
-def test_a_download_is_refused_as_an_issue(
-    fleet: Fleet, smollm2_path: Path, reference: dict[str, object]
-) -> None:
-    import json
-
-    state = json.loads(get(fleet.management, "/api/v1/balancer_desired_state")[1])
-    fleet.put_state(state | {"model": reference})
-    wait_until(lambda: fleet.snapshot()[0]["issues"], "the issue is shown")
-    assert list(fleet.snapshot()[0]["issues"][0]) == ["ModelCannotBeLoaded"]
-    fleet.put_state(state)
-    wait_until(lambda: fleet.snapshot()[0]["issues"] == [], "the issue is gone")
 
 
 def test_an_agent_told_to_stop_while_it_swaps_models_stops(pair: Fleet, smollm2_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""Files that lie here already."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from paddler.agent.models.local import LocalFileMissing, find_model, find_projection
+
+
+@pytest.mark.parametrize(
+    ("find", "issue"),
+    [
+        (find_model, "ModelFileDoesNotExist"),
+        (find_projection, "MultimodalProjectionCannotBeLoaded"),
+    ],
+)
+def test_a_file_is_found_or_missed_under_the_name_it_was_given(
+    tmp_path: Path, find: Callable[[str], str], issue: str
+) -> None:
+    path = str(tmp_path / "m.gguf")
+    with pytest.raises(LocalFileMissing, match=r"m\.gguf") as caught:
+        find(path)
+    assert msgspec.to_builtins(caught.value.issue) == {issue: {"model_path": path}}
+    Path(path).touch()
+    assert find(path) == path
