@@ -10,6 +10,7 @@ import uvloop
 from paddler import __version__
 from paddler.agent.activity import ActivityBoard
 from paddler.agent.cpu import engine_threads
+from paddler.agent.details import DetailsReporter
 from paddler.agent.jobs import Jobs
 from paddler.agent.link import Link
 from paddler.agent.questions import Questions
@@ -54,13 +55,22 @@ class Agent:
         self._tasks: asyncio.TaskGroup | None = None
         self._jobs = Jobs()
         self._supervisor = Supervisor(self)
+        threads = engine_threads()
+        self._details = DetailsReporter(
+            self.activity,
+            threads=threads,
+            worker_pid=lambda: self._supervisor.pid,
+            loaded_model=lambda: self._board.status.model_path,
+            send=lambda details: self._link.send_details(details),
+        )
         self._reconciler = Reconciler(
             self._board,
             self.activity,
             self._jobs,
             self._supervisor,
             agent_label=f'agent "{config.name}"' if config.name is not None else "unnamed agent",
-            threads=engine_threads(),
+            threads=threads,
+            on_ready=self._details.on_ready,
         )
         self._link = Link(
             config.management, new_id(), config.name, lambda: self._board.status, self
@@ -80,6 +90,7 @@ class Agent:
             running = [
                 tasks.create_task(self._reconciler.run(), name="reconcile"),
                 tasks.create_task(self._link.run(), name="link"),
+                tasks.create_task(self._details.run(), name="details"),
             ]
             try:
                 yield self
@@ -105,6 +116,7 @@ class Agent:
 
     def on_welcome(self) -> None:
         """The balancer took this agent in."""
+        self._details.on_welcome()
 
     def on_state(self, message: wire.SetState) -> None:
         """Run this state."""
@@ -149,6 +161,7 @@ class Agent:
 
     def on_worker_gone(self, reason: str) -> None:
         """Report no slots before anything is handed back, so that it is placed elsewhere."""
+        self._details.on_worker_gone()
         self._reconciler.on_worker_gone(reason)
         self._jobs.on_worker_gone(reason)
 

@@ -93,9 +93,12 @@ class Reconciler:
         *,
         agent_label: str,
         threads: int,
+        on_ready: Callable[[wire.Ready], object] = lambda _: None,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        """``on_ready`` is told of each worker that serves. ``draw`` is for tests."""
         self._board = board
+        self._on_ready_told = on_ready
         self._activity = activity
         self._jobs = jobs
         self._supervisor = supervisor
@@ -248,6 +251,7 @@ class Reconciler:
             ", ".join(ready.devices) or "CPU",
         )
         self._pace.on_serving()
+        self._on_ready_told(ready)
         self._loaded = target
         if self._is_frozen:
             return
