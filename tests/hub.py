@@ -46,10 +46,8 @@ class HubFile:
     served: ServedFile
     status: int | None = None
     error_code: str | None = None
-    status_from: int = 0  # of the questions from this one on
     says_size: int | None = None
     is_plain: bool = False  # answers without the headers of the Hub
-    questions: int = 0  # so far
 
 
 @dataclass(frozen=True)
@@ -173,8 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
         if file is None:
             self._refuse(404, "EntryNotFound")
             return
-        file.questions += 1
-        if file.status is not None and file.questions > file.status_from:
+        if file.status is not None:
             self._refuse(file.status, file.error_code)
             return
         content = file.served.content

@@ -1,8 +1,9 @@
 """Models of the Hugging Face Hub, in the cache that all Hub tools of this machine share.
 
-The Hub's library looks files up, knows tokens, endpoint and offline mode, and lays out the
-cache. The bytes come by :mod:`~paddler.agent.models.transfer`, into the cache's ``blobs``
-folder: the library's own transfer deletes what it has when it is interrupted.
+The Hub's library looks files up, on the Hub and in the cache, and knows tokens, endpoint and
+offline mode. The bytes come by :mod:`~paddler.agent.models.transfer`, as the library's own
+transfer deletes what it has when it is interrupted; then they are named and noted as the
+cache's layout has it (``huggingface.co/docs/huggingface_hub/guides/manage-cache``).
 """
 
 import contextlib
@@ -168,11 +169,8 @@ class Repository:
             revision = commit
         return files
 
-    def download(self, file: HubFile, bar: type[tqdm] | None = None) -> None:
-        """Have the library bring ``file`` here, name it, and note what its revision stands for.
-
-        Where the content is here, nothing but a question crosses the network.
-        """
+    def download(self, file: HubFile, bar: type[tqdm]) -> None:
+        """Have the library bring ``file`` here."""
         with storage_errors(), hub_errors():
             hf_hub_download(
                 self._repo_id,
@@ -182,13 +180,6 @@ class Repository:
                 endpoint=self._hub.endpoint,
                 tqdm_class=bar,
             )
-
-    def note_revision(self, file: HubFile) -> None:
-        """Have the library note what the revision stands for now, if the cache takes notes."""
-        try:
-            self.download(file)
-        except SourceFailed as failure:
-            log.info("%s stays what it was in the cache: %s", file.revision, failure)
 
     # --- in the cache --------------------------------------------------------------------------
 
@@ -225,6 +216,28 @@ class Repository:
         """The lock that all Hub tools take for it."""
         return self._locks / f"{file.etag}.lock"
 
+    def link(self, file: HubFile) -> None:
+        """Give the content its name. The lock is held."""
+        blob = self.blob(file)
+        pointer = self.folder / "snapshots" / file.commit / file.name
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        pointer.unlink(missing_ok=True)  # a link to nowhere
+        try:
+            pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+        except OSError:  # a file system without links: there, the library moves it, too
+            blob.rename(pointer)
+
+    def note_revision(self, file: HubFile) -> None:
+        """Note what the revision stands for, if the cache takes notes."""
+        note = self.folder / "refs" / file.revision
+        draft = note.with_name(f"{note.name}.{os.getpid()}.tmp")
+        try:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(file.commit)
+            draft.replace(note)
+        except OSError as error:
+            log.info("%s stays what it was in the cache: %s", file.revision, error)
+
 
 @contextlib.contextmanager
 def hub_errors() -> Iterator[None]:
@@ -260,7 +273,7 @@ def _fetch(
                 partial = Partial(blob.with_name(f"{file.etag}.incomplete"), is_one_content=True)
                 receive(_source(repo, file), partial, report_progress(report, file.name))
                 partial.publish(blob)
-    repo.download(file)
+            repo.link(file)
 
 
 def _discard_broken(repo: Repository, file: HubFile) -> None:
