@@ -150,6 +150,16 @@ REQUESTS = {
     ),
     "openai": ("openai", "/v1/chat/completions", chat(LONG, temperature=0)),
     "openai_stream": ("openai", "/v1/chat/completions", chat(LONG, temperature=0, stream=True)),
+    "responses": (
+        "openai",
+        "/v1/responses",
+        {"model": "m", "input": "Write a very long story.", "max_output_tokens": LONG},
+    ),
+    "completions": (
+        "openai",
+        "/v1/completions",
+        {"model": "m", "prompt": "Once", "max_tokens": LONG, "stream": True},
+    ),
 }
 
 

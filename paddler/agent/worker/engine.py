@@ -97,6 +97,11 @@ class Engine(Protocol):
         """Most prompt tokens in a batch that running answers wait for, however fast it is."""
         ...
 
+    @property
+    def keeps_parts(self) -> bool:
+        """Whether :meth:`keep` can drop a part of a slot's cells (recurrent models cannot)."""
+        ...
+
     def tokenize(self, text: str, *, limit: int) -> list[int]:
         """Tokens of a prompt, special ones recognised, with the model's BOS exactly once.
 
@@ -184,7 +189,7 @@ class ScriptedEngine:
             prompt.encode(): [*answer, self.END] for prompt, answer in (answers or {}).items()
         }
         self._left: dict[int, list[int]] = {}
-        self._can_keep_part = can_keep_part
+        self.keeps_parts = can_keep_part
 
     @property
     def cells(self) -> list[int]:
@@ -220,7 +225,7 @@ class ScriptedEngine:
 
     def keep(self, slot: int, length: int) -> bool:
         """Shorten the count of cells."""
-        if length and length < self._cells[slot] and not self._can_keep_part:
+        if length and length < self._cells[slot] and not self.keeps_parts:
             self._cells[slot] = self._positions[slot] = 0
             return False
         self._cells[slot] = min(self._cells[slot], length)

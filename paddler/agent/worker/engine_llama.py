@@ -144,6 +144,14 @@ class Model:
         return bool(llama_cpp.llama_model_has_encoder(self._model))
 
     @property
+    def keeps_parts(self) -> bool:
+        """Whether a part of what a sequence remembers can be dropped: a state is all or nothing."""
+        return not (
+            llama_cpp.llama_model_is_recurrent(self._model)
+            or llama_cpp.llama_model_is_hybrid(self._model)
+        )
+
+    @property
     def embedding_size(self) -> int:
         """Numbers in one embedding."""
         return int(llama_cpp.llama_model_n_embd_out(self._model))
@@ -316,6 +324,7 @@ class LlamaEngine:
         # llama.cpp bounds the batch by the context itself, but for models without causal attention.
         self.n_batch: int = min(llama_cpp.llama_n_batch(self._context), self.context_size)
         # What is computed at once: more in one batch gains nothing.
+        self.keeps_parts: bool = model.keeps_parts
         self.max_prefill_beside_decode: int = llama_cpp.llama_n_ubatch(self._context)
         self._batch = _Batch(self.n_batch, slots)
         self._candidates = Candidates(model.vocabulary_size)

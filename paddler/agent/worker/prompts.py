@@ -164,12 +164,14 @@ class PromptMaker:
             )
 
     def _render(self, chat: Chat) -> str | GeneratedTokenResult:
+        history = self._form.history
+        tools = [_template_tool(tool) for tool in chat.tools]
         try:
             return self._template.render(
-                self._form.history.messages([_template_message(m) for m in chat.messages]),
+                history.messages([_template_message(m) for m in chat.messages], tools),
                 add_generation_prompt=chat.add_generation_prompt,
                 enable_thinking=chat.enable_thinking,
-                tools=self._form.history.tools([_template_tool(tool) for tool in chat.tools]),
+                tools=history.tools(tools),
                 variables=chat.variables,
             )
         except TemplateRenderError as error:

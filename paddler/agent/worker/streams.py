@@ -146,7 +146,7 @@ class Streams:
         self._table = table
         self._agent_label = agent_label
         self._clock = clock
-        self._cache = PrefixCache(table.slots)
+        self._cache = PrefixCache(table.slots, keeps_parts=engine.keeps_parts)
         self._pace = PrefillPace(
             most_beside_decode=engine.max_prefill_beside_decode, most_alone=engine.n_batch
         )
@@ -334,6 +334,9 @@ class Streams:
             self._finish(stream, "stop")
         elif answer.limited_tokens >= stream.max_tokens:
             self._finish(stream, "length")
+        elif stream.sequence.position >= self._engine.context_size:
+            # One that remembers by a state fills no cells: it would go on for ever.
+            self._fail(stream, EVICTED)
 
     def _score(self, slot: int) -> TokenScore:
         """How likely the token drawn last was, and which others might have been."""
