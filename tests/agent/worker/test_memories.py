@@ -52,7 +52,6 @@ def model(
     with Process(2) as process:
         ready = process.load(path, context_size=CONTEXT, penalty_repeat=1.0)
         assert isinstance(ready, Ready)
-        assert ready.metadata["general.architecture"] == request.param
         yield Remembering(request.param, process)
 
 
