@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from paddler.agent.worker.answer import Answer
 from paddler.agent.worker.chat_template import ChatTemplate, TemplateRenderError
 from paddler.agent.worker.markers import ModelFormat, probe
-from paddler.agent.worker.tool_calls.schemas import failed_checks
-from paddler.messages.inference import Tool
+from paddler.messages.chat import Tool
 from paddler.messages.link import FrameKind
 from tests.agent.worker.families import ARGUMENTS, CHAT, FAMILIES, TOOL, Family
+from tests.agent.worker.test_answer import end
 
 NAMES = sorted(FAMILIES)
 TOOLS = [msgspec.convert(TOOL, Tool)]
@@ -120,7 +120,7 @@ class Told:
     def __init__(self, name: str, cuts: list[int]) -> None:
         _, form = compiled(name)
         family = FAMILIES[name]
-        answer = Answer(form, family.prompt, tools=TOOLS, check_calls=failed_checks)
+        answer = Answer(form, family.prompt, tools=TOOLS, parses_calls=True)
         data = family.answer.encode()
         bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
         tellings = [
@@ -128,7 +128,7 @@ class Told:
             for begin, end in itertools.pairwise(bounds)
             for telling in answer.feed(data[begin:end])
         ]
-        tellings += answer.finish()
+        tellings += end(answer)
         tokens = [told for told in tellings if told.kind is not FrameKind.RESULT]
         self.said = [
             (kind, "".join(msgspec.json.decode(b'"' + told.payload + b'"') for told in of_kind))
