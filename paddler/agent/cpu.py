@@ -15,9 +15,16 @@ def engine_threads() -> int:
     Affinity and the control group's quota count. Two hyper-threads share the vector units
     that the engine keeps busy, so a second thread on one core only adds waiting.
     """
-    cpus = usable_cpus()
-    cores = len({siblings_of(cpu) for cpu in cpus})
+    cores = len(usable_cores())
     return max(1, min(cores, quota_cpus(CGROUP_QUOTA) or cores))
+
+
+def usable_cores() -> tuple[int, ...]:
+    """The physical cores that this process may use, each by the first of its processors."""
+    first_of: dict[str, int] = {}
+    for cpu in sorted(usable_cpus()):
+        first_of.setdefault(siblings_of(cpu), cpu)
+    return tuple(first_of.values())
 
 
 def usable_cpus() -> set[int]:

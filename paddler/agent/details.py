@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from paddler.agent.activity import ActivityBoard
+from paddler.agent.cpu import usable_cores
 from paddler.messages import worker as wire
 from paddler.messages.agents import AgentDetails
 
@@ -72,6 +73,7 @@ class DetailsReporter:
             engine=engine_version(),
             devices=tuple(ready.devices) if ready is not None else (),
             threads=self._threads,
+            cores=usable_cores(),
             memory_bytes=sum(map(resident_bytes, filter(None, (os.getpid(), self._worker_pid())))),
             phase=now.phase.value,
             load_fraction=now.load_fraction,

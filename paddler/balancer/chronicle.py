@@ -26,6 +26,8 @@ class Chronicle:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._refused: Counter[RequestOutcome] = Counter()
+        self._details: dict[str, AgentDetails] = {}  # by agent
+        self._crowded_hosts: set[str] = set()
 
     # --- agents --------------------------------------------------------------------------------
 
@@ -36,6 +38,7 @@ class Chronicle:
 
     def on_leave(self, agent: Agent, reason: str) -> None:
         """An agent's connection ended."""
+        self._details.pop(agent.id, None)
         self._add("agent_left", agent, f"{agent.label} left: {reason}", reason=reason)
 
     def on_report(self, agent: Agent, before: AgentStatus) -> None:
@@ -48,6 +51,9 @@ class Chronicle:
         if before is not None and restarts > before.worker_restarts:
             text = f"{agent.label}: the worker died and was started again"
             self._add("worker_restarted", agent, text, restarts=restarts)
+        if agent.details is not None:
+            self._details[agent.id] = agent.details
+            self._look_at_host(agent.details)
 
     def on_control(self, kind: EventKind, agent: Agent, by: str) -> None:
         """An operator drained, resumed or disconnected an agent."""
@@ -89,6 +95,22 @@ class Chronicle:
             self.sum_refusals()
 
     # --- inside --------------------------------------------------------------------------------
+
+    def _look_at_host(self, details: AgentDetails) -> None:
+        """Tell once when the agents of a host compute with more threads than it has cores."""
+        host = details.host
+        neighbours = [one for one in self._details.values() if one.host == host]
+        threads = sum(one.threads for one in neighbours)
+        cores = len({core for one in neighbours for core in one.cores})
+        if len(neighbours) < 2 or threads <= cores:
+            self._crowded_hosts.discard(host)
+        elif host not in self._crowded_hosts:
+            self._crowded_hosts.add(host)
+            text = (
+                f"{len(neighbours)} agents on host {host} compute with {threads} threads on "
+                f"{cores} cores, and slow each other down: give each cores of its own"
+            )
+            self._journal.add("host_oversubscribed", text, detail={"host": host})
 
     def _on_status(self, agent: Agent, before: AgentStatus | None, now: AgentStatus) -> None:
         had = before.issues if before is not None else ()

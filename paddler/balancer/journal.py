@@ -22,6 +22,7 @@ EventKind = Literal[
     "agent_drained",
     "agent_resumed",
     "agent_disconnected",
+    "host_oversubscribed",
     "requests_refused",
 ]
 

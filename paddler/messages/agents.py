@@ -103,6 +103,8 @@ class AgentDetails(Struct, frozen=True, kw_only=True):
     engine: str | None = None
     devices: tuple[str, ...] = ()
     threads: int = 0
+    cores: tuple[int, ...] = ()
+    """Physical ones that the agent may use, each by its first processor."""
     memory_bytes: int = 0
     """Resident, of the agent and its worker."""
     phase: AgentPhase = "idle"

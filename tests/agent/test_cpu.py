@@ -27,3 +27,9 @@ def test_no_control_group_is_no_limit(tmp_path: Path) -> None:
 
 def test_threads_never_exceed_what_the_process_may_use() -> None:
     assert 1 <= cpu.engine_threads() <= len(cpu.usable_cpus())
+
+
+def test_every_core_counts_once() -> None:
+    cores = cpu.usable_cores()
+    assert set(cores) <= cpu.usable_cpus()
+    assert len({cpu.siblings_of(core) for core in cores}) == len(cores) >= 1

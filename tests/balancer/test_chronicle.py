@@ -109,6 +109,25 @@ def test_a_worker_that_was_started_again_is_told() -> None:
     assert stage.new(lambda: describe(4)) == []
 
 
+def test_agents_that_share_too_few_cores_are_told_once() -> None:
+    stage = Stage()
+    one, two = (
+        stage.pool.join(agent_id, agent_id, STATUS, Link()) for agent_id in ("id-1", "id-2")
+    )
+
+    def describe(agent: Any, *cores: int, host: str = "box") -> None:
+        details = AgentDetails(host=host, started_at=0.0, threads=2, cores=cores)
+        stage.pool.describe(agent, details)
+
+    assert stage.new(lambda: describe(one, 0, 1)) == []
+    assert stage.new(lambda: describe(two, 2, 3)) == []
+    (event,) = stage.new(lambda: describe(two, 1, 2))
+    assert event.kind == "host_oversubscribed"
+    assert event.text.startswith("2 agents on host box compute with 4 threads on 3 cores")
+    assert stage.new(lambda: describe(two, 1, 2)) == []
+    assert stage.new(lambda: describe(two, 1, 2, host="other")) == []
+
+
 def test_who_changed_the_state_is_told() -> None:
     stage = Stage()
     (event,) = stage.new(lambda: stage.chronicle.on_state(DEFAULT_DESIRED_STATE, "10.0.0.9"))
