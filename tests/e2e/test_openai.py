@@ -78,11 +78,6 @@ def test_a_value_out_of_range_is_named(client: OpenAI) -> None:
         client.chat.completions.create(model="any", messages=MESSAGES, temperature=3)
 
 
-def test_what_is_not_served_yet_is_refused_by_name(client: OpenAI) -> None:
-    with client, pytest.raises(openai.BadRequestError, match="n is not supported"):
-        client.chat.completions.create(model="any", messages=MESSAGES, n=2)
-
-
 def test_an_unknown_path_is_an_error_that_the_client_knows(client: OpenAI) -> None:
     with client, pytest.raises(openai.NotFoundError):
         client.get("/nothing", cast_to=object)
