@@ -30,6 +30,7 @@ from paddler.agent.worker.tool_calls.dialects import (
     json_dialect,
     parse_in,
 )
+from paddler.agent.worker.tool_calls.examples import ARGUMENTS, CALL_IDS, FUNCTION, NUMBER
 from paddler.agent.worker.tool_calls.reading import NOT_JSON, decode_json, encode_json
 
 
@@ -111,11 +112,16 @@ _SHORT_ID: Final = re.compile(r"[A-Za-z0-9]{9}")
 
 
 class ModelFormat(NamedTuple):
-    """What is known of how a model writes. ``dialect``: of tool calls, if it was taught one."""
+    """What is known of how a model writes. ``dialect``: of tool calls, if it was taught one.
+
+    ``example``: calls of the probe as the template writes them, from what the dialect reads
+    on; empty without a dialect.
+    """
 
     markers: Markers = Markers()
     dialect: Dialect | None = None
     history: HistoryForm = HistoryForm()
+    example: str = ""
 
 
 def probe(renderer: Renderer, source: str) -> ModelFormat:
@@ -160,7 +166,7 @@ _KNOWN_BESIDE_BARE_CALLS: Final = (("<|python_tag|>", "<|python_tag|>", ""),)
 _KNOWN_CONTENT: Final = (("<response>", "<response>", "</response>"),)
 
 
-def _closing_of(opening: str) -> str | None:
+def closing_of(opening: str) -> str | None:
     """The closing that fits an opening by the ways in which such pairs are written."""
     for begin, end in (
         ("<|open|>", "<|close|>"),
@@ -187,9 +193,6 @@ _QUESTION: Final = "probe-question"
 _ANSWER: Final = "probe-answer"
 _THOUGHT: Final = "probe-thought"
 _RESULT: Final = "probe-result"
-_FUNCTION: Final = "probe_function"
-_NUMBER: Final = 70707
-_ARGUMENTS: Final = {"probe_text": "probe-value", "probe_number": _NUMBER}
 
 _USER: Final = {"role": "user", "content": _QUESTION}
 _PLAIN: Final = {"role": "assistant", "content": _ANSWER}
@@ -261,7 +264,8 @@ class _Probe:
             has_bare_calls=dialect == BARE_JSON,
             turn_starts=self._turn_starts,
         )
-        return ModelFormat(markers, dialect, history)
+        example = "" if calling is None else self._example(calling)
+        return ModelFormat(markers, dialect, history, example)
 
     # --- rendering ---------------------------------------------------------------------------
 
@@ -372,10 +376,10 @@ class _Probe:
         for thinks in (False, True):
             text = self._render_answer(is_asked=True, thinks=thinks)
             if empty := _EMPTY_PAIR.search(text):
-                if _closing_of(empty["opening"]) == empty["closing"]:
+                if closing_of(empty["opening"]) == empty["closing"]:
                     return empty["opening"], empty["closing"]
             elif last := _LAST_TAG.search(text):
-                opening, closing = last["tag"], _closing_of(last["tag"])
+                opening, closing = last["tag"], closing_of(last["tag"])
                 if closing and closing in self._source and not self._is_of_turn(opening, closing):
                     return opening, closing
         return None
@@ -408,7 +412,7 @@ class _Probe:
             return
         # A model that wraps its content may open another turn of its own after a thought.
         self._content += [opening, *turn_starts]
-        closing = _closing_of(opening)
+        closing = closing_of(opening)
         if closing is not None and closing in after:
             self._closings.append(closing)
 
@@ -435,7 +439,7 @@ class _Probe:
 
     def _render_call(self, form: HistoryForm) -> _Calling | None:
         text = self._render_answer(_round_trip()[0], form=form, has_tools=True)
-        name = text.find(_FUNCTION)
+        name = text.find(FUNCTION)
         if name < 0:
             return None
         for start in _possible_starts(text, name):
@@ -444,13 +448,29 @@ class _Probe:
                     return _Calling(form, text, dialect, start, name)
         return _Calling(form, text, None, name, name)
 
+    def _example(self, calling: _Calling) -> str:
+        """Two calls, or one if the template writes no more, and what follows them."""
+        if calling.dialect is None:
+            return ""
+        head = calling.text[calling.start : calling.name]
+        for count in (2, 1):
+            calls = [_call(call_id) for call_id in CALL_IDS[:count]]
+            message = {"role": "assistant", "content": None, "tool_calls": calls}
+            text = self._render_answer(message, form=calling.form, has_tools=True)
+            start = text.find(FUNCTION) - len(head)
+            if start >= 0 and text.startswith(head, start):
+                parsed = parse_in(calling.dialect, text[start:])
+                if not isinstance(parsed, Unrecognized) and len(parsed) == count:
+                    return text[start:]
+        return ""
+
     def _find_calls(self, calling: _Calling | None) -> Dialect | None:
         """Markers of tool calls, and the dialect between them."""
         if calling is None or calling.dialect is None:
             self._add_calls(self._known(_KNOWN_CALLS) or self._guess_calls())
             return None
         text, dialect = calling.text, calling.dialect
-        if CHANNEL_HEADERS.end in text and f"to={_FUNCTION}" in text.replace("functions.", ""):
+        if CHANNEL_HEADERS.end in text and f"to={FUNCTION}" in text.replace("functions.", ""):
             self._headers = CHANNEL_HEADERS
             return dialect
         if text[: calling.name].endswith(RECIPIENT_HEADERS.begins):
@@ -482,8 +502,8 @@ class _Probe:
         return calling.text[calling.start : min(tag.end(), calling.name)] if tag else ""
 
     def _closing(self, calling: _Calling, opening: str) -> str:
-        tail = calling.text.rpartition(str(_NUMBER))[2]
-        closing = _closing_of(opening)
+        tail = calling.text.rpartition(str(NUMBER))[2]
+        closing = closing_of(opening)
         if closing is not None and (closing in tail or closing in self._source):
             return closing
         # What ends every answer does not end a call.
@@ -502,15 +522,16 @@ class _Probe:
 
 def _round_trip(extra: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """A call and its result."""
-    call = {
-        "id": "call_0",
-        "type": "function",
-        "function": {"name": _FUNCTION, "arguments": _ARGUMENTS},
-    }
+    calls = [_call("call_0")]
     return [
-        {"role": "assistant", "content": None, "tool_calls": [call], **(extra or {})},
-        {"role": "tool", "tool_call_id": "call_0", "name": _FUNCTION, "content": _RESULT},
+        {"role": "assistant", "content": None, "tool_calls": calls, **(extra or {})},
+        {"role": "tool", "tool_call_id": "call_0", "name": FUNCTION, "content": _RESULT},
     ]
+
+
+def _call(call_id: str) -> dict[str, Any]:
+    function = {"name": FUNCTION, "arguments": ARGUMENTS}
+    return {"id": call_id, "type": "function", "function": function}
 
 
 def _before_any(text: str, ends: Sequence[str]) -> str:
@@ -529,4 +550,4 @@ def _understands(dialect: Dialect, text: str) -> bool:
     calls = parse_in(dialect, text)
     if isinstance(calls, Unrecognized):
         return False
-    return calls[0].name == _FUNCTION and calls[0].arguments.valid_json == _ARGUMENTS
+    return calls[0].name == FUNCTION and calls[0].arguments.valid_json == ARGUMENTS

@@ -124,8 +124,13 @@ def gemma_notation(rules: Rules) -> Notation:
     )
 
 
+def space_rule(rules: Rules) -> str:
+    """An atom for one space or none."""
+    return rules.add("space", '" "?')
+
+
 def _bracketed(rules: Rules, texts: "_Quoted") -> Notation:
-    space = rules.add("space", '" "?')
+    space = space_rule(rules)
     return Notation(
         texts=texts,
         keys=_QuotedKeys(rules, texts, space),
@@ -164,7 +169,9 @@ class _Quoted:
         self._more_escapes = more_escapes
         self.quote = literal(quote)
         self.not_raw = "".join(
-            chr(code) for low, high in ALL.without(self._raw).ranges for code in range(low, high + 1)
+            chr(code)
+            for low, high in ALL.without(self._raw).ranges
+            for code in range(low, high + 1)
         )
 
     def any(self) -> str:
@@ -195,14 +202,16 @@ class _Quoted:
     def _one_of(self, wanted: CharSet) -> str:
         raw = CharSet(()) if not wanted.ranges else wanted.without(ALL.without(self._raw))
         ways = [raw.expression()] if raw.ranges else []
-        escapes = "".join(text[1] for char, text in self._escapes.items() if char in wanted)
+        escapes = "".join(text[1] for char, text in self._escapes.items() if wanted.has(char))
         if escapes:
             ways.append(f'"\\\\" {_one_of_text(escapes)}')
         if wanted == ALL and self._more_escapes:
             ways.append(f'"\\\\" {self._more_escapes}')
         if not ways:
             raise NotWritable("a pattern asks for characters that cannot be written")
-        return ways[0] if len(ways) == 1 and raw.ranges else self._rules.add("char", " | ".join(ways))
+        return (
+            ways[0] if len(ways) == 1 and raw.ranges else self._rules.add("char", " | ".join(ways))
+        )
 
 
 def _one_of_text(text: str) -> str:

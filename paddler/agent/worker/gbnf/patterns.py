@@ -42,8 +42,9 @@ class CharSet(NamedTuple):
                 left.append((low, high))
         return CharSet(tuple(left))
 
-    def __contains__(self, char: object) -> bool:
-        return isinstance(char, str) and any(low <= ord(char) <= high for low, high in self.ranges)
+    def has(self, char: str) -> bool:
+        """Whether the character is in the set."""
+        return any(low <= ord(char) <= high for low, high in self.ranges)
 
     def expression(self) -> str:
         """An atom for any one character of the set."""
@@ -74,14 +75,14 @@ def chars(text: str) -> CharSet:
 ALL: Final = charset((0, 0xD7FF), (0xE000, _MAX_CODE))
 _DIGITS: Final = charset((48, 57))
 _WORD: Final = charset((48, 57), (65, 90), (95, 95), (97, 122))
-_SPACE: Final = chars(" \t\n\r\v\f\u00a0\u2028\u2029\ufeff")
+BLANK: Final = chars(" \t\n\r\v\f\u00a0\u2028\u2029\ufeff")
 _CLASSES: Final = {
     "d": _DIGITS,
     "D": ALL.without(_DIGITS),
     "w": _WORD,
     "W": ALL.without(_WORD),
-    "s": _SPACE,
-    "S": ALL.without(_SPACE),
+    "s": BLANK,
+    "S": ALL.without(BLANK),
 }
 _DOT: Final = ALL.without(chars("\n\r\u2028\u2029"))
 _NAMED: Final = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
@@ -134,7 +135,9 @@ def _written(rules: Rules, hint: str, node: _Node, char: Callable[[CharSet], str
         case _Repeat():
             inner = _written(rules, hint, node.node, char)
             # A rule of its own: llama.cpp counts what a repetition repeats.
-            return inner if inner == EMPTY else rules.add(hint, repeated(inner, node.least, node.most))
+            return (
+                inner if inner == EMPTY else rules.add(hint, repeated(inner, node.least, node.most))
+            )
 
 
 _QUANTIFIER: Final = re.compile(r"(?:[*+?]|\{(?P<least>\d+)(?P<comma>,(?P<most>\d*))?\})\??")
@@ -156,7 +159,7 @@ class _Parser:
         while True:
             is_bound = self._accept("^")
             node = self._sequence(depth=0)
-            around = [] if is_bound else [_ANY_TEXT]
+            around: list[_Node] = [] if is_bound else [_ANY_TEXT]
             around.append(node)
             if not self._accept("$"):
                 around.append(_ANY_TEXT)
@@ -186,7 +189,8 @@ class _Parser:
                 least, most = _TIMES[found.group()[0]]
             else:
                 least = _number(found["least"])
-                most = least if found["comma"] is None else _number(found["most"], None)
+                has_most = found["comma"] is None or found["most"]
+                most = _number(found["most"] or found["least"]) if has_most else None
             if most is not None and least > most:
                 raise self._refused("the numbers of a repetition are out of order")
             self._at = found.end()
@@ -294,8 +298,8 @@ class _Parser:
         )
 
 
-def _number(digits: str, default: int | None = 0) -> int | None:
-    return default if not digits else min(int(digits[:9]), MAX_REPETITIONS + 1)
+def _number(digits: str) -> int:
+    return min(int(digits[:9]), MAX_REPETITIONS + 1)
 
 
 def _shortened(text: str) -> str:

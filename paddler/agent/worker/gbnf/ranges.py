@@ -11,7 +11,7 @@ MAX_DIGITS: Final = 15
 
 ANY_INTEGER: Final = f'"-"? ("0" | [1-9] [0-9]{{0,{MAX_DIGITS - 1}}})'
 _FRACTION: Final = f'"." [0-9]{{1,{MAX_DIGITS}}}'
-ANY_NUMBER: Final = f'{ANY_INTEGER} ({_FRACTION})? ([Ee] [-+]? [0-9]{{1,2}})?'
+ANY_NUMBER: Final = f"{ANY_INTEGER} ({_FRACTION})? ([Ee] [-+]? [0-9]{{1,2}})?"
 
 # Digits behind the point where a bound lies between two whole numbers.
 _BOUND_DIGITS: Final = 3

@@ -16,7 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote
 
-from paddler.agent.worker.gbnf.notations import Keys, Notation, NotWritable
+from paddler.agent.worker.gbnf.notations import (
+    Keys,
+    Notation,
+    NotWritable,
+    Texts,
+    json_notation,
+)
 from paddler.agent.worker.gbnf.patterns import FORMATS
 from paddler.agent.worker.gbnf.ranges import integers_between, numbers_between
 from paddler.agent.worker.gbnf.writing import EMPTY, Rules, SchemaNotSupported, repeated
@@ -32,7 +38,8 @@ MAX_STEPS: Final = 10_000
 MAX_ARRAYS: Final = 4
 MAX_OBJECTS: Final = 32
 
-_TYPES: Final = ("object", "array", "string", "number", "integer", "boolean", "null")
+JSON_TYPES: Final = ("object", "array", "string", "number", "boolean", "null")
+_TYPES: Final = (*JSON_TYPES, "integer")
 
 # What a schema without a type is about, by its keywords.
 _TYPE_OF: Final = {
@@ -47,6 +54,16 @@ _TYPE_OF: Final = {
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
                     "number"),
 }  # fmt: skip
+
+
+class Typed(NamedTuple):
+    """One way that a value may be: of one type, or any value if ``kind`` is empty.
+
+    The schema is without references and combinations; it has the values if it has ``enum``.
+    """
+
+    kind: str
+    schema: dict[str, Any]
 
 
 class ObjectForm(Protocol):
@@ -83,7 +100,7 @@ class SchemaRules:
         self.rules = rules
         self.notation = notation
         self._document = document
-        self._form = _NotationForm(self)
+        self.form: ObjectForm = _NotationForm(self)
         # By identity: a schema that contains itself is reached again as the same object.
         self._done: dict[int, tuple[Any, str]] = {}
         self._open: dict[int, str | None] = {}
@@ -108,7 +125,7 @@ class SchemaRules:
             raise SchemaNotSupported(f"it is nested more than {MAX_DEPTH} levels deep")
         self._open[key] = None
         try:
-            body = self._body(schema, hint)
+            body = self._choice(self.typed(schema), hint)
         finally:
             reserved = self._open.pop(key)
         if reserved is None:
@@ -120,21 +137,36 @@ class SchemaRules:
 
     def object(self, schema: Any, form: ObjectForm, hint: str) -> str:
         """An atom for the objects that ``schema`` allows, in a form of their own."""
-        plain = [
-            schema
-            for schema in self.alternatives(schema)
-            if "object" in types_of(schema) and "enum" not in schema and "const" not in schema
+        objects = [
+            way.schema
+            for way in self.typed(schema)
+            if way.kind in ("", "object") and "enum" not in way.schema
         ]
-        bodies = [self._object(schema, form, hint) for schema in plain[:MAX_OBJECTS]]
-        if not bodies:
-            raise SchemaNotSupported("parameters are an object, and its schema allows none")
+        if not objects:
+            raise SchemaNotSupported("parameters are an object; the schema allows none")
+        _check_alike("object", len(objects))
+        bodies = [self._object(way, form, hint) for way in objects]
         return self.rules.add(hint, " | ".join(dict.fromkeys(bodies)))
+
+    def choice(self, ways: Sequence[Typed], hint: str) -> str:
+        """An atom for the values of any of these ways."""
+        return self.rules.add(hint, self._choice(ways, hint))
 
     # --- alternatives ------------------------------------------------------------------------
 
-    def alternatives(self, schema: Any) -> list[dict[str, Any]]:
-        """What a value may be: schemas without references and combinations, any of them."""
-        return list(self._alternatives(schema, frozenset()))
+    def typed(self, schema: Any) -> list[Typed]:
+        """The ways that a value may be."""
+        ways: list[Typed] = []
+        for plain in self._alternatives(schema, frozenset()):
+            types = types_of(plain)
+            if "const" in plain or "enum" in plain:
+                values = plain["enum"] if "enum" in plain else [plain["const"]]
+                ways += _constants(values, types)
+            elif types:
+                ways += [Typed(kind, plain) for kind in types]
+            else:
+                ways.append(Typed("", plain))
+        return ways
 
     def _alternatives(self, schema: Any, seen: frozenset[str]) -> Iterator[dict[str, Any]]:
         self._steps += 1
@@ -217,48 +249,24 @@ class SchemaRules:
 
     # --- values ------------------------------------------------------------------------------
 
-    def _body(self, schema: Any, hint: str) -> str:
+    def _choice(self, ways: Sequence[Typed], hint: str) -> str:
+        """An expression for the values of any of these ways."""
+        for kind in ("array", "object"):
+            _check_alike(kind, sum(way.kind == kind and "enum" not in way.schema for way in ways))
         bodies: list[str] = []
-        counts = {"array": 0, "object": 0}
-        for plain in self.alternatives(schema):
-            bodies += self._plain(plain, hint, counts)
+        for kind, schema in ways:
+            if "enum" in schema:
+                bodies += map(self.notation.constant, schema["enum"])
+            else:
+                bodies.append(self._of_type(kind, schema, hint))
         if not bodies:
             raise NotWritable("no value fits")
         return " | ".join(dict.fromkeys(bodies))
 
-    def _plain(self, schema: dict[str, Any], hint: str, counts: dict[str, int]) -> list[str]:
-        """An expression for each type that the schema allows, or for each constant."""
-        types = types_of(schema)
-        if "const" in schema or "enum" in schema:
-            values = schema["enum"] if "enum" in schema else [schema["const"]]
-            return self._constants(values, types)
-        if not types:
-            return [self._any()]
-        bodies = []
-        for kind in types:
-            for bracketed, most in (("array", MAX_ARRAYS), ("object", MAX_OBJECTS)):
-                if kind == bracketed:
-                    counts[kind] += 1
-                    if counts[kind] > most:
-                        raise SchemaNotSupported(
-                            f"it has more than {most} alternatives of type {kind} in one place"
-                        )
-            bodies.append(self._of_type(kind, schema, hint))
-        return bodies
-
-    def _constants(self, values: Any, types: Sequence[str]) -> list[str]:
-        if not isinstance(values, list):
-            raise SchemaNotSupported(f"{_shortened(values)} is no list of values")
-        return [
-            self.notation.constant(value)
-            for value in values
-            if not types or not json_types(value).isdisjoint(types)
-        ]
-
     def _of_type(self, kind: str, schema: dict[str, Any], hint: str) -> str:
         match kind:
             case "object":
-                return self._object(schema, self._form, hint)
+                return self._object(schema, self.form, hint)
             case "array":
                 return self._array(schema, hint)
             case "string":
@@ -269,8 +277,10 @@ class SchemaRules:
                 return numbers_between(*bounds(schema))
             case "boolean":
                 return f"{self.notation.true} | {self.notation.false}"
-            case _:
+            case "null":
                 return self.notation.null
+            case _:
+                return self._any()
 
     def _any(self) -> str:
         """A rule for any value."""
@@ -342,11 +352,13 @@ class SchemaRules:
             try:
                 other = form.other(list(properties), more, f"{hint}-more")
             except NotWritable:
-                pass
+                pass  # There are only those that are declared.
             else:
-                following = self.rules.reserve(f"{hint}-more")
+                most = _count(schema, "maxProperties", None)
+                next_one = self.rules.add(f"{hint}-more", f"{form.comma} {form.open} {other}")
+                following = repeated(next_one, 0, most and most - 1)
                 names = self.rules.add(f"{hint}-more", f"{other} {following}")
-                self.rules.define(following, f"{form.comma} {form.open} {names} | {EMPTY}")
+                following = f"({form.comma} {form.open} {names})?"
         for name, value in reversed(properties.items()):
             try:
                 member = form.member(name, value, f"{hint}-{name}")
@@ -363,9 +375,7 @@ class SchemaRules:
             names = self.rules.add(f"{hint}-{name}", " | ".join(alternatives))
             is_needed = is_needed or not is_optional
             rest = f"{form.comma} {form.open} {names}"
-            following = self.rules.add(
-                f"{hint}-next", rest if is_needed else f"{rest} | {EMPTY}"
-            )
+            following = self.rules.add(f"{hint}-next", rest if is_needed else f"{rest} | {EMPTY}")
         if not names:
             return ""
         return f"{form.open} {names}" if is_needed else f"({form.open} {names})?"
@@ -392,14 +402,32 @@ class _NotationForm:
 # --- reading schemas ---------------------------------------------------------------------------
 
 _COMBINING: Final = ("$ref", "allOf", "anyOf", "oneOf")
-_UNDERSTOOD: Final = frozenset(
-    (*_COMBINING, *_TYPE_OF, "type", "enum", "const", "additionalItems")
-)
+_UNDERSTOOD: Final = frozenset((*_COMBINING, *_TYPE_OF, "type", "enum", "const", "additionalItems"))
 
 
 def constraints(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A schema without its remarks."""
     return {key: value for key, value in schema.items() if key in _UNDERSTOOD}
+
+
+def _constants(values: Any, types: Sequence[str]) -> list[Typed]:
+    """Constants by their type, those that are of none of ``types`` left out."""
+    if not isinstance(values, list):
+        raise SchemaNotSupported(f"{_shortened(values)} is no list of values")
+    by_kind: dict[str, list[Any]] = {}
+    for value in values:
+        kinds = json_types(value)
+        if not types or not kinds.isdisjoint(types):
+            by_kind.setdefault(min(kinds), []).append(value)
+    return [Typed(kind, {"enum": group}) for kind, group in by_kind.items()]
+
+
+def _check_alike(kind: str, count: int) -> None:
+    most = {"array": MAX_ARRAYS, "object": MAX_OBJECTS}[kind]
+    if count > most:
+        raise SchemaNotSupported(
+            f"it has {count} alternatives of type {kind} in one place; {most} are the most"
+        )
 
 
 def types_of(schema: Mapping[str, Any]) -> list[str]:
@@ -439,21 +467,45 @@ def json_types(value: Any) -> set[str]:
             return {"object"}
 
 
-def string_expression(texts: Any, schema: Mapping[str, Any], hint: str) -> str:
+def plain_properties(document: Any) -> dict[str, Any]:
+    """The properties of an object, in schemas without references and combinations.
+
+    Empty where a grammar could not follow the schema.
+    """
+    walker = SchemaRules(Rules(), document, json_notation(Rules()))
+    ways: dict[str, list[Typed]] = {}
+    try:
+        for way in walker.typed(document):
+            for name, schema in _properties(way.schema)[0].items():
+                ways.setdefault(name, []).extend(walker.typed(schema))
+    except SchemaNotSupported:
+        return {}
+    return {
+        # One that may be anything is of no type that could be told.
+        name: {} if any(not way.kind for way in typed) else {"anyOf": [_told(way) for way in typed]}
+        for name, typed in ways.items()
+    }
+
+
+def _told(way: Typed) -> dict[str, Any]:
+    return way.schema if "enum" in way.schema else {"type": way.kind}
+
+
+def string_expression(texts: Texts, schema: Mapping[str, Any], hint: str) -> str:
     """An atom for the strings that a schema allows."""
     pattern = schema.get("pattern", FORMATS.get(str(schema.get("format"))))
     if pattern is not None:
         if not isinstance(pattern, str):
             raise SchemaNotSupported(f"a pattern is text, not {_shortened(pattern)}")
-        return str(texts.matching(pattern, hint))
+        return texts.matching(pattern, hint)
     least = _count(schema, "minLength", 0)
     most = _count(schema, "maxLength", None)
     if (least, most) == (0, None):
-        return str(texts.any())
+        return texts.any()
     assert least is not None
     if most is not None and most < least:
         raise NotWritable(f"no text has at least {least} and at most {most} characters")
-    return str(texts.sized(least, most))
+    return texts.sized(least, most)
 
 
 class Bounds(NamedTuple):
@@ -577,6 +629,8 @@ def _intersection(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] 
                 both[key] = min(mine, theirs)
             case "pattern" | "prefixItems":
                 raise SchemaNotSupported(f"two kinds of {key!r} for one value are not supported")
+            case _:
+                pass  # Neither is understood here, or either will do.
     if "const" in both and "enum" in both and both["const"] not in both["enum"]:
         return None
     if "const" in both:
@@ -587,13 +641,13 @@ def _intersection(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] 
 def _common_types(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     mine, theirs = types_of(one), types_of(other)
     common = [kind for kind in mine if kind in theirs]
-    if "integer" not in common and ("integer" in mine or "integer" in theirs):
-        if "number" in mine or "number" in theirs:
-            common.append("integer")
+    # A whole number is a number.
+    named = {*mine, *theirs}
+    if "integer" not in common and {"number", "integer"} <= named:
+        common.append("integer")
     return common
 
 
 def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
-

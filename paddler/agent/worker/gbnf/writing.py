@@ -47,9 +47,11 @@ def _escape(char: str) -> str:
 def in_class(char: str) -> str:
     """A character as it stands between brackets."""
     return _TO_ESCAPE_IN_CLASS.sub(
-        lambda found: f"\\x{ord(found.group()):02X}"
-        if found.group() < "\x80"
-        else f"\\u{ord(found.group()):04X}",
+        lambda found: (
+            f"\\x{ord(found.group()):02X}"
+            if found.group() < "\x80"
+            else f"\\u{ord(found.group()):04X}"
+        ),
         char,
     )
 
@@ -106,9 +108,11 @@ class Rules:
     Raises :class:`SchemaNotSupported` when they become more than a grammar may be.
     """
 
-    __slots__ = ("_bodies", "_chars", "_names")
+    __slots__ = ("_avoided", "_bodies", "_chars", "_names")
 
-    def __init__(self) -> None:
+    def __init__(self, *, avoiding: str = "") -> None:
+        """``avoiding``: a grammar that these rules will be added to; no name occurs in it."""
+        self._avoided = avoiding
         self._bodies: dict[str, str] = {}
         self._names: dict[str, str] = {}  # by body
         self._chars = 0
@@ -127,7 +131,7 @@ class Rules:
         base = _NOT_IN_NAMES.sub("-", hint).strip("-")[:40] or "rule"
         name = base
         number = 1
-        while name in self._bodies:
+        while name in self._bodies or name in self._avoided:
             number += 1
             name = f"{base}-{number}"
         self._bodies[name] = ""
