@@ -26,6 +26,7 @@ from paddler.agent.worker.engine import (
 from paddler.agent.worker.engine_log import EngineError, native_log
 from paddler.agent.worker.grammar import Gbnf
 from paddler.agent.worker.images import RgbImage
+from paddler.agent.worker.logprobs import TokenLogprobs, token_logprobs
 from paddler.agent.worker.long_text import PART_CHARS, tokenize_in_parts
 from paddler.agent.worker.sampling import (
     Candidates,
@@ -295,6 +296,8 @@ class LlamaEngine:
         self._projector = projector
         self._parameters = parameters
         self._chains: dict[int, SamplerChain] = {}
+        self._top_logprobs: dict[int, int] = {}  # of slots that asked for some
+        self._drawn: dict[int, int] = {}
         self._output_index: dict[int, int] = {}
         self._context: Any = None
 
@@ -374,9 +377,13 @@ class LlamaEngine:
         chain = SamplerChain(plan, self._compile(grammar))
         chain.accept_prompt(prompt)
         self._chains[slot] = chain
+        if sampling.top_logprobs is not None:
+            self._top_logprobs[slot] = sampling.top_logprobs
 
     def release(self, slot: int) -> None:
         """Free the slot's sampler chain; its cells stay."""
+        self._top_logprobs.pop(slot, None)
+        self._drawn.pop(slot, None)
         chain = self._chains.pop(slot, None)
         if chain is not None:
             chain.close()
@@ -409,6 +416,15 @@ class LlamaEngine:
     def sample(self, slots: Sequence[int]) -> list[int | NoToken]:
         """Draw the next token of each slot from the logits of the last batch."""
         return [self._sample(slot) for slot in slots]
+
+    def logprobs(self, slot: int) -> TokenLogprobs | None:
+        """See :class:`Engine`. It takes a walk over the logits of the whole vocabulary."""
+        top = self._top_logprobs.get(slot)
+        if top is None:
+            return None
+        logits = llama_cpp.llama_get_logits_ith(self._context, self._output_index[slot])
+        vocabulary = (self._model.vocabulary_size,)
+        return token_logprobs(np.ctypeslib.as_array(logits, vocabulary), self._drawn[slot], top)
 
     @property
     def pooling_type(self) -> PoolingType:
@@ -464,11 +480,14 @@ class LlamaEngine:
 
     def _sample(self, slot: int) -> int | NoToken:
         try:
-            return self._chains[slot].sample(
+            token = self._chains[slot].sample(
                 self._context, self._output_index[slot], self._candidates
             )
         except SamplingFailed as error:
             return NoToken(str(error))
+        if slot in self._top_logprobs:
+            self._drawn[slot] = token
+        return token
 
 
 class _Batch:

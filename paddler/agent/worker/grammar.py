@@ -29,4 +29,8 @@ def _json_grammar(schema: str) -> Gbnf:
             f"a JSON schema is an object; this is {type(parsed).__name__}: {schema[:100]}"
         )
     rules = Rules()
-    return rules.grammar(SchemaRules(rules, parsed, json_notation(rules)).value(parsed, "root"))
+    try:
+        root = SchemaRules(rules, parsed, json_notation(rules)).value(parsed, "root")
+    except RecursionError as error:
+        raise SchemaNotSupported("the schema is nested too deeply") from error
+    return rules.grammar(root)

@@ -1,24 +1,33 @@
 """How one request samples: its values, the stages they ask for, and llama.cpp's chain of them.
 
-Order: grammar → penalties → top-k → top-p → min-p → temperature → draw. A stage that would
-change nothing is left out, since each of them may walk the whole vocabulary for every token.
+Order: logit bias → grammar → penalties → top-k → top-p → min-p → temperature → draw. A stage
+that would change nothing is left out, since each of them may walk the whole vocabulary for
+every token.
 """
 
 import ctypes
 import math
 import secrets
+import time
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from llama_cpp import llama_cpp
 
+from paddler.agent.worker.gbnf.checking import UnsafeGrammar, check_grammar
 from paddler.agent.worker.grammar import Gbnf
 from paddler.messages.link import Sampling
 from paddler.messages.state import InferenceParameters
 
 # llama.h, LLAMA_DEFAULT_SEED: stands for "draw one yourself", so it is no seed of ours.
 SEEDS: Final = 0xFFFFFFFF
+
+# Processor time of a grammar for one token, where all streams wait. A large one takes some
+# hundredths of it for a large vocabulary; one that doubles its ways with every token, and
+# so its time, does not stop at this.
+MAX_GRAMMAR_S: Final = 1.0
 
 
 class SamplingValues(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +42,7 @@ class SamplingValues(msgspec.Struct, frozen=True, kw_only=True):
     min_p: float
     temperature: float
     seed: int
+    logit_bias: Mapping[int, float] = {}
 
 
 class Stage(NamedTuple):
@@ -65,12 +75,21 @@ def resolve(
         min_p=pick(overrides.min_p, parameters.min_p),
         temperature=pick(overrides.temperature, parameters.temperature),
         seed=secrets.randbelow(SEEDS) if overrides.seed is None else overrides.seed % SEEDS,
+        logit_bias=overrides.logit_bias or {},
     )
 
 
 def stages(values: SamplingValues, *, vocabulary_size: int) -> list[Stage]:
     """The stages that change something, in order; the last one picks the token."""
     chain = []
+    # Ids that are no tokens would be looked for among all, for every token that is drawn.
+    bias = tuple(
+        (token, bias)
+        for token, bias in values.logit_bias.items()
+        if 0 <= token < vocabulary_size and bias
+    )
+    if bias:
+        chain.append(Stage("logit_bias", (vocabulary_size, bias)))
     penalties = (values.penalty_repeat, values.penalty_frequency, values.penalty_presence)
     if values.penalty_last_n > 0 and penalties != (1.0, 0.0, 0.0):
         chain.append(Stage("penalties", (vocabulary_size, values.penalty_last_n, *penalties)))
@@ -141,9 +160,11 @@ class GrammarSampler:
 
     def __init__(self, vocab: Any, grammar: Gbnf) -> None:
         self._sampler: Any = None
-        # A NUL would end the text early and compile as another grammar.
-        if "\0" in grammar.text or "\0" in grammar.root:
-            raise SamplingFailed("the grammar contains a NUL character")
+        try:
+            size = llama_cpp.llama_vocab_n_tokens(vocab)
+            check_grammar(grammar, vocabulary_size=size)
+        except UnsafeGrammar as error:
+            raise SamplingFailed(str(error)) from error
         self._sampler = llama_cpp.llama_sampler_init_grammar(
             vocab, grammar.text.encode("utf-8", "replace"), grammar.root.encode("utf-8", "replace")
         )
@@ -189,10 +210,12 @@ class SamplerChain:
             llama_cpp.llama_sampler_chain_default_params()
         )
         self._grammar = grammar
-        self._remembers = plan[0].arguments[1] if plan[0].name == "penalties" else 0
+        self._remembers = 0
         for stage in plan:
+            if stage.name == "penalties":
+                self._remembers = stage.arguments[1]
             make = getattr(llama_cpp, f"llama_sampler_init_{stage.name}")
-            llama_cpp.llama_sampler_chain_add(self._chain, make(*stage.arguments))
+            llama_cpp.llama_sampler_chain_add(self._chain, make(*_native_arguments(stage)))
 
     def accept_prompt(self, prompt: list[int]) -> None:
         """Let the penalties know the prompt; only as much of it as they look back on."""
@@ -208,8 +231,14 @@ class SamplerChain:
         if self._grammar is None:
             token: int = llama_cpp.llama_sampler_sample(self._chain, context, output_index)
             return token
+        began_at = time.thread_time()
         token = self._sample_under(self._grammar, context, output_index, candidates)
         self._grammar.accept(token)
+        if time.thread_time() - began_at > MAX_GRAMMAR_S:
+            raise SamplingFailed(
+                "the grammar is too ambiguous here: following it takes more than "
+                f"{MAX_GRAMMAR_S:g} s for one token"
+            )
         llama_cpp.llama_sampler_accept(self._chain, token)
         return token
 
@@ -237,3 +266,11 @@ class SamplerChain:
             llama_cpp.llama_sampler_free(chain)
         if self._grammar is not None:
             self._grammar.close()
+
+
+def _native_arguments(stage: Stage) -> tuple[Any, ...]:
+    if stage.name != "logit_bias":
+        return stage.arguments
+    vocabulary_size, bias = stage.arguments
+    # llama.cpp copies them.
+    return vocabulary_size, len(bias), (llama_cpp.llama_logit_bias * len(bias))(*bias)

@@ -7,26 +7,32 @@ depends on. Errors of syntax that lead to none of this are left for llama.cpp to
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-MAX_CHARS: Final = 256 * 1024
+from paddler.agent.worker.gbnf.writing import MAX_GRAMMAR_CHARS, Gbnf
+
+MAX_CHARS: Final = 2 * MAX_GRAMMAR_CHARS
 
 # Brackets within brackets. llama.cpp takes 0.5 KiB of its stack for each.
 MAX_DEPTH: Final = 256
 
-# With those that repetitions and brackets are made into. llama.cpp's search for left
-# recursion may take 0.1 KiB of its stack for each.
-MAX_RULES: Final = 20_000
+# With those that repetitions and brackets are made into; 0.1 KiB each.
+MAX_RULES: Final = 100_000
+
+# Rules that begin with rules, and so on. llama.cpp's search for left recursion takes 0.1 KiB
+# of its stack for each.
+MAX_CHAIN: Final = 10_000
 
 # Characters and references once repetitions are written out: 16 bytes each.
 MAX_ELEMENTS: Final = 1_000_000
 
-# Ways to go on from one place in the grammar; all are followed at once.
-MAX_WAYS: Final = 5_000
+# Ways to go on from one place in the grammar, times the tokens that are tried on each of
+# them: at 15 ns each, 1.5 s for one token of the answer.
+MAX_TRIALS: Final = 100_000_000
 
 
-class GrammarRefused(Exception):
+class UnsafeGrammar(Exception):
     """The grammar cannot be used; the message says why."""
 
 
@@ -56,25 +62,27 @@ _PART: Final = re.compile(
 )
 
 
-def check_grammar(text: str) -> None:
-    """Raise :class:`GrammarRefused` if compiling or using the grammar could end the process."""
+def check_grammar(grammar: Gbnf, *, vocabulary_size: int) -> None:
+    """Raise :class:`UnsafeGrammar` if compiling or using the grammar could end the process."""
+    text = grammar.text
     if len(text) > MAX_CHARS:
-        raise GrammarRefused(
+        raise UnsafeGrammar(
             f"the grammar has {len(text)} characters; {MAX_CHARS} are the most that is allowed"
         )
     # A NUL would end the text early and compile as another grammar.
-    if "\0" in text:
-        raise GrammarRefused("the grammar contains a NUL character")
+    if "\0" in text or "\0" in grammar.root:
+        raise UnsafeGrammar("the grammar contains a NUL character")
     rules = _read(text)
     _check_size(rules)
     nullable = _nullable(rules)
     ways: dict[str, int] = {}
+    most = MAX_TRIALS // max(1, vocabulary_size)
     for name in _leftmost_first(rules, nullable):
         ways[name] = _ways(rules[name], ways, nullable)
-        if ways[name] > MAX_WAYS:
-            raise GrammarRefused(
-                f"the grammar is too ambiguous: more than {MAX_WAYS} ways lead on from the rule "
-                f'"{name}"'
+        if ways[name] > most:
+            raise UnsafeGrammar(
+                f'the grammar is too ambiguous: {ways[name]} ways lead on from the rule "{name}"; '
+                f"{most} are the most"
             )
 
 
@@ -88,7 +96,7 @@ def _read(text: str) -> dict[str, _Alternatives]:
     while position < len(text):
         head = _RULE.match(text, position)
         if head is None:
-            raise GrammarRefused(f"the grammar has no rule at {text[position : position + 40]!r}")
+            raise UnsafeGrammar(f"the grammar has no rule at {text[position : position + 40]!r}")
         name = head["name"]
         rules[name], position = _read_rule(text, head.end(), name, rules)
         position = _end(_SPACE_AND_LINES, text, position)
@@ -108,13 +116,13 @@ def _read_rule(
             case "open":
                 outer.append(alternatives)
                 if len(outer) > MAX_DEPTH:
-                    raise GrammarRefused(
+                    raise UnsafeGrammar(
                         f"the grammar has brackets more than {MAX_DEPTH} levels deep"
                     )
                 alternatives = [[]]
             case "close":
                 if not outer:
-                    raise GrammarRefused(f'the rule "{name}" of the grammar closes too much')
+                    raise UnsafeGrammar(f'the rule "{name}" of the grammar closes too much')
                 group = f"{name}({len(rules)})"
                 rules[group] = alternatives
                 alternatives = outer.pop()
@@ -130,14 +138,14 @@ def _read_rule(
         has_lines = outer or found.lastgroup in ("open", "or")
         position = _end(_SPACE_AND_LINES if has_lines else _SPACE, text, position)
     if outer:
-        raise GrammarRefused(f'the rule "{name}" of the grammar has a bracket that is not closed')
+        raise UnsafeGrammar(f'the rule "{name}" of the grammar has a bracket that is not closed')
     if position < len(text) and text[position] not in "\r\n":
-        raise GrammarRefused(f"the grammar cannot be read at {text[position : position + 40]!r}")
+        raise UnsafeGrammar(f"the grammar cannot be read at {text[position : position + 40]!r}")
     return alternatives, position
 
 
 def _size(text: str, kind: str | None) -> int:
-    """How many elements a part becomes at most; 0 only if it is empty, as ``""`` and ``[^]`` are."""
+    """Most elements that a part becomes; 0 only if it is empty, as ``""`` and ``[^]`` are."""
     if kind not in ("text", "range"):
         return 1
     return len(text[1:-1].removeprefix("^" if kind == "range" else ""))
@@ -151,7 +159,7 @@ def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
 
 def _repeat(sequence: list[_Item], found: re.Match[str], name: str) -> None:
     if not sequence or not sequence[-1].elements:
-        raise GrammarRefused(f'the rule "{name}" of the grammar repeats nothing')
+        raise UnsafeGrammar(f'the rule "{name}" of the grammar repeats nothing')
     least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(found["times"], (None, None))
     if least is None:
         least = int(found["least"])
@@ -173,7 +181,7 @@ def _check_size(rules: dict[str, _Alternatives]) -> None:
     optional = [1 if item.most is None else max(0, item.most - item.least) for item in items]
     count = len(rules) + sum(optional)
     if count > MAX_RULES:
-        raise GrammarRefused(
+        raise UnsafeGrammar(
             f"the grammar is too large: it makes {count} rules; {MAX_RULES} are the most"
         )
     elements = sum(
@@ -181,7 +189,7 @@ def _check_size(rules: dict[str, _Alternatives]) -> None:
         for item, times in zip(items, optional, strict=True)
     )
     if elements > MAX_ELEMENTS:
-        raise GrammarRefused(
+        raise UnsafeGrammar(
             f"the grammar is too large: it makes {elements} elements; {MAX_ELEMENTS} are the most"
         )
 
@@ -238,9 +246,11 @@ def _leftmost_first(rules: dict[str, _Alternatives], nullable: set[str]) -> Iter
     def parts(name: str) -> Iterator[str]:
         for item in _first_items(rules[name], nullable):
             if item.rule in rules:
-                if item.most is None and item.rule in nullable:
-                    raise GrammarRefused(
-                        f'the rule "{name}" of the grammar repeats without end what may be empty'
+                is_long = item.most is None or item.most > MAX_DEPTH
+                if is_long and item.rule in nullable:
+                    raise UnsafeGrammar(
+                        f'the rule "{name}" of the grammar repeats without end, or more than '
+                        f"{MAX_DEPTH} times, what may be empty"
                     )
                 yield item.rule
 
@@ -257,12 +267,16 @@ def _leftmost_first(rules: dict[str, _Alternatives], nullable: set[str]) -> Iter
                 done.add(name)
                 yield name
             elif part in path:
-                raise GrammarRefused(
+                raise UnsafeGrammar(
                     f'the grammar has left recursion, which is not supported: the rule "{part}" '
                     "may begin with itself"
                 )
             else:
                 path[part] = parts(part)
+                if len(path) > MAX_CHAIN:
+                    raise UnsafeGrammar(
+                        f"the grammar has more than {MAX_CHAIN} rules that begin with each other"
+                    )
 
 
 def _ways(alternatives: _Alternatives, ways: dict[str, int], nullable: set[str]) -> int:
@@ -273,8 +287,3 @@ def _ways(alternatives: _Alternatives, ways: dict[str, int], nullable: set[str])
         can_be_passed = item.rule is not None and item.rule in nullable
         total += ways_of_item * ((item.most or 1) if can_be_passed else 1)
     return total
-
-
-def rule_names(text: str) -> Sequence[str]:
-    """The names of the rules that the grammar defines; :class:`GrammarRefused`."""
-    return [name for name in _read(text) if "(" not in name]

@@ -34,7 +34,7 @@ class Texts(Protocol):
         ...
 
     def constant(self, text: str) -> str:
-        """This string. Raises :class:`NotWritable`."""
+        """This string as it is written. Raises :class:`NotWritable`."""
         ...
 
 
@@ -80,7 +80,7 @@ class Notation(NamedTuple):
             case bool():
                 return self.true if value else self.false
             case str():
-                return self.texts.constant(value)
+                return literal(self.texts.constant(value))
             case int() | float():
                 return literal(repr(value))
             case list():
@@ -168,6 +168,7 @@ class _Quoted:
         self._raw = ALL.without(_CONTROLS).without(chars("".join(self._escapes)))
         self._more_escapes = more_escapes
         self.quote = literal(quote)
+        self._quote = quote
         self.not_raw = "".join(
             chr(code)
             for low, high in ALL.without(self._raw).ranges
@@ -186,12 +187,11 @@ class _Quoted:
         return self._rules.add(hint, f"{self.quote} {text} {self.quote}")
 
     def constant(self, text: str) -> str:
-        quote = self.quote[1:-1]
-        return f'"{quote}{self.contents(text)[1:-1]}{quote}"'
+        return f"{self._quote}{self.contents(text)}{self._quote}"
 
     def contents(self, text: str) -> str:
-        """An expression for what stands between the quotes."""
-        return literal("".join(map(self._escaped, text)))
+        """What stands between the quotes."""
+        return "".join(map(self._escaped, text))
 
     def _escaped(self, char: str) -> str:
         return self._escapes.get(char) or (char if char >= " " else f"\\u{ord(char):04x}")
@@ -228,7 +228,7 @@ class _QuotedKeys:
         self.close = f'{texts.quote} ":" {space}'
 
     def named(self, name: str) -> str:
-        return self._texts.contents(name)
+        return literal(self._texts.contents(name))
 
     def others(self, names: Collection[str]) -> str:
         # Without escapes, so that no declared name can be written in disguise.
@@ -262,7 +262,7 @@ class _Delimited:
     def constant(self, text: str) -> str:
         if self._mark in text:
             raise NotWritable(f"the text {text!r} cannot be written in this model's calls")
-        return literal(f"{self._mark}{text}{self._mark}")
+        return f"{self._mark}{text}{self._mark}"
 
     def _one_of(self, wanted: CharSet) -> str:
         return writable(wanted.without(ALL.without(self._raw)))

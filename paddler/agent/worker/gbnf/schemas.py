@@ -25,18 +25,25 @@ from paddler.agent.worker.gbnf.notations import (
 )
 from paddler.agent.worker.gbnf.patterns import FORMATS
 from paddler.agent.worker.gbnf.ranges import integers_between, numbers_between
-from paddler.agent.worker.gbnf.writing import EMPTY, Rules, SchemaNotSupported, repeated
+from paddler.agent.worker.gbnf.writing import (
+    EMPTY,
+    Rules,
+    SchemaNotSupported,
+    one_of_texts,
+    repeated,
+)
 
 # Values within values. What models are taught to write is far from it.
 MAX_DEPTH: Final = 64
 
-# Combinations of alternatives that are looked at for one document.
+# Alternatives, constants and combinations of them that are looked at in one document.
 MAX_STEPS: Final = 10_000
 
-# Alternatives that all begin with a bracket are followed at once, and so are those within
-# them: their number is a factor for every bracket of a text.
-MAX_ARRAYS: Final = 4
+# Alternatives that all begin with a bracket are followed at once. Of objects, the first name
+# soon tells which is meant; of lists nothing may for many brackets, each of which multiplies
+# the ways: so their number counts with that of the lists within them.
 MAX_OBJECTS: Final = 32
+MAX_LISTS: Final = 32
 
 JSON_TYPES: Final = ("object", "array", "string", "number", "boolean", "null")
 _TYPES: Final = (*JSON_TYPES, "integer")
@@ -64,6 +71,24 @@ class Typed(NamedTuple):
 
     kind: str
     schema: dict[str, Any]
+
+
+class _Done(NamedTuple):
+    """A schema that has a rule. It is kept, or another could be found in its place."""
+
+    schema: Any
+    name: str
+    lists: int  # followed at once in it
+
+
+class _Open:
+    """A schema whose rule is being written."""
+
+    __slots__ = ("lists", "name")
+
+    def __init__(self, lists: int) -> None:
+        self.name = ""
+        self.lists = lists
 
 
 class ObjectForm(Protocol):
@@ -102,10 +127,13 @@ class SchemaRules:
         self._document = document
         self.form: ObjectForm = _NotationForm(self)
         # By identity: a schema that contains itself is reached again as the same object.
-        self._done: dict[int, tuple[Any, str]] = {}
-        self._open: dict[int, str | None] = {}
+        self._done: dict[int, _Done] = {}
+        self._open: dict[int, _Open] = {}
         self._anything = ""
         self._steps = 0
+        # Lists that are followed at once: where we are, and at most in what was done so far.
+        self._lists = 1
+        self._most_lists = 1
 
     def value(self, schema: Any, hint: str) -> str:
         """An atom for the values that ``schema`` allows.
@@ -116,24 +144,26 @@ class SchemaRules:
         schema = self._target(schema)
         key = id(schema)
         if key in self._done:
-            return self._done[key][1]
+            done = self._done[key]
+            self._count_lists(done.lists)
+            return done.name
         if key in self._open:
-            # It contains itself, so it needs a name before it has a body.
-            name = self._open[key] = self._open[key] or self.rules.reserve(hint)
-            return name
+            return self._name_of_open(self._open[key], hint)
         if len(self._open) >= MAX_DEPTH:
             raise SchemaNotSupported(f"it is nested more than {MAX_DEPTH} levels deep")
-        self._open[key] = None
+        opened = self._open[key] = _Open(self._lists)
+        most_before, self._most_lists = self._most_lists, self._lists
         try:
             body = self._choice(self.typed(schema), hint)
         finally:
-            reserved = self._open.pop(key)
-        if reserved is None:
-            reserved = self.rules.add(hint, body)
+            del self._open[key]
+        if opened.name:
+            self.rules.define(opened.name, body)
         else:
-            self.rules.define(reserved, body)
-        self._done[key] = schema, reserved
-        return reserved
+            opened.name = self.rules.add(hint, body)
+        self._done[key] = _Done(schema, opened.name, self._most_lists // self._lists)
+        self._most_lists = max(most_before, self._most_lists)
+        return opened.name
 
     def object(self, schema: Any, form: ObjectForm, hint: str) -> str:
         """An atom for the objects that ``schema`` allows, in a form of their own."""
@@ -144,7 +174,7 @@ class SchemaRules:
         ]
         if not objects:
             raise SchemaNotSupported("parameters are an object; the schema allows none")
-        _check_alike("object", len(objects))
+        self._check_objects(len(objects))
         bodies = [self._object(way, form, hint) for way in objects]
         return self.rules.add(hint, " | ".join(dict.fromkeys(bodies)))
 
@@ -161,7 +191,9 @@ class SchemaRules:
             types = types_of(plain)
             if "const" in plain or "enum" in plain:
                 values = plain["enum"] if "enum" in plain else [plain["const"]]
-                ways += _constants(values, types)
+                typed = _constants(values, types)
+                self._step(len(values))
+                ways += typed
             elif types:
                 ways += [Typed(kind, plain) for kind in types]
             else:
@@ -169,9 +201,7 @@ class SchemaRules:
         return ways
 
     def _alternatives(self, schema: Any, seen: frozenset[str]) -> Iterator[dict[str, Any]]:
-        self._steps += 1
-        if self._steps > MAX_STEPS:
-            raise SchemaNotSupported(f"it has more than {MAX_STEPS} combinations of alternatives")
+        self._step()
         if isinstance(schema, bool):
             if schema:
                 yield {}
@@ -207,15 +237,16 @@ class SchemaRules:
         merged = []
         for other in others:
             for way in ways:
-                self._steps += 1
-                if self._steps > MAX_STEPS:
-                    raise SchemaNotSupported(
-                        f"it has more than {MAX_STEPS} combinations of alternatives"
-                    )
+                self._step()
                 both = _both(way, other)
                 if both is not None:
                     merged.append(both)
         return merged
+
+    def _step(self, count: int = 1) -> None:
+        self._steps += count
+        if self._steps > MAX_STEPS:
+            raise SchemaNotSupported(f"it has more than {MAX_STEPS} alternatives")
 
     def _target(self, schema: Any) -> Any:
         """What a schema stands for that only refers to another."""
@@ -251,17 +282,57 @@ class SchemaRules:
 
     def _choice(self, ways: Sequence[Typed], hint: str) -> str:
         """An expression for the values of any of these ways."""
-        for kind in ("array", "object"):
-            _check_alike(kind, sum(way.kind == kind and "enum" not in way.schema for way in ways))
+        kinds = [way.kind for way in ways if "enum" not in way.schema]
+        self._check_objects(kinds.count("object"))
+        lists = kinds.count("array")
+        if lists > 1:
+            self._count_lists(lists)
+            self._lists *= lists
+        try:
+            return self._choice_of(ways, hint)
+        finally:
+            if lists > 1:
+                self._lists //= lists
+
+    def _choice_of(self, ways: Sequence[Typed], hint: str) -> str:
         bodies: list[str] = []
         for kind, schema in ways:
-            if "enum" in schema:
-                bodies += map(self.notation.constant, schema["enum"])
-            else:
+            if "enum" not in schema:
                 bodies.append(self._of_type(kind, schema, hint))
+            elif kind == "string":
+                texts = list(map(self.notation.texts.constant, schema["enum"]))
+                bodies.append(one_of_texts(self.rules, hint, texts))
+            else:
+                bodies += map(self.notation.constant, schema["enum"])
         if not bodies:
             raise NotWritable("no value fits")
         return " | ".join(dict.fromkeys(bodies))
+
+    def _count_lists(self, within: int) -> None:
+        """``within`` lists more are followed at once, in each of those that are."""
+        lists = self._lists * within
+        self._most_lists = max(self._most_lists, lists)
+        if lists > MAX_LISTS:
+            raise SchemaNotSupported(
+                f"it is too ambiguous: {lists} kinds of lists within lists may begin in one place; "
+                f"{MAX_LISTS} are the most"
+            )
+
+    def _check_objects(self, count: int) -> None:
+        if count > MAX_OBJECTS:
+            raise SchemaNotSupported(
+                f"it has {count} alternatives of type object in one place; {MAX_OBJECTS} are the "
+                "most"
+            )
+
+    def _name_of_open(self, opened: "_Open", hint: str) -> str:
+        """The name of what contains itself, which is needed before it has a body."""
+        if self._lists > opened.lists:
+            raise SchemaNotSupported(
+                "it is too ambiguous: several kinds of lists that begin alike contain themselves"
+            )
+        opened.name = opened.name or self.rules.reserve(hint)
+        return opened.name
 
     def _of_type(self, kind: str, schema: dict[str, Any], hint: str) -> str:
         match kind:
@@ -293,7 +364,7 @@ class SchemaRules:
 
     def _array(self, schema: dict[str, Any], hint: str) -> str:
         first = schema.get("prefixItems", [])
-        rest = schema.get("items", True if not first else False)
+        rest = schema.get("items", not first)
         if isinstance(rest, list):  # as before 2020-12
             first, rest = rest, schema.get("additionalItems", False)
         if not isinstance(first, list):
@@ -364,10 +435,10 @@ class SchemaRules:
                 member = form.member(name, value, f"{hint}-{name}")
             except NotWritable as error:
                 if name in required:
-                    raise NotWritable(f"property {name!r}: {error}") from error
+                    raise error.within(name) from error
                 continue
             except SchemaNotSupported as error:
-                raise SchemaNotSupported(f"property {name!r}: {error}") from error
+                raise error.within(name) from error
             is_optional = name not in required
             alternatives = [f"{member} {following}" if following != EMPTY else member]
             if is_optional and names:
@@ -422,14 +493,6 @@ def _constants(values: Any, types: Sequence[str]) -> list[Typed]:
     return [Typed(kind, {"enum": group}) for kind, group in by_kind.items()]
 
 
-def _check_alike(kind: str, count: int) -> None:
-    most = {"array": MAX_ARRAYS, "object": MAX_OBJECTS}[kind]
-    if count > most:
-        raise SchemaNotSupported(
-            f"it has {count} alternatives of type {kind} in one place; {most} are the most"
-        )
-
-
 def types_of(schema: Mapping[str, Any]) -> list[str]:
     """The types that a schema names, or is about; empty: it leaves that open."""
     named = schema.get("type")
@@ -478,7 +541,7 @@ def plain_properties(document: Any) -> dict[str, Any]:
         for way in walker.typed(document):
             for name, schema in _properties(way.schema)[0].items():
                 ways.setdefault(name, []).extend(walker.typed(schema))
-    except SchemaNotSupported:
+    except (SchemaNotSupported, RecursionError):
         return {}
     return {
         # One that may be anything is of no type that could be told.

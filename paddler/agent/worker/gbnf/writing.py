@@ -4,12 +4,15 @@ A grammar is built from *expressions*: texts that may stand on the right of ``::
 *atom* is one that may also be repeated or stand next to others as it is.
 """
 
+import functools
+import os
 import re
+from collections import deque
 from collections.abc import Collection, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
-# Of one grammar. A schema of a hundred properties takes a tenth of it.
-MAX_GRAMMAR_CHARS: Final = 128 * 1024
+# Of one grammar. A schema of a hundred properties takes a twentieth of it.
+MAX_GRAMMAR_CHARS: Final = 256 * 1024
 
 # llama.cpp makes a rule for each optional repetition and refuses more.
 MAX_REPETITIONS: Final = 2000
@@ -23,7 +26,28 @@ class Gbnf(NamedTuple):
 
 
 class SchemaNotSupported(Exception):
-    """The schema is no JSON, no schema, or one that has no grammar; the message is for people."""
+    """The schema is no JSON, no schema, or one that has no grammar; the message is for people.
+
+    ``path``: the properties that lead to what is not supported.
+    """
+
+    _MAX_PATH: Final = 8
+
+    def __init__(self, why: str, path: tuple[str, ...] = ()) -> None:
+        super().__init__(why, path)
+        self.why = why
+        self.path = path
+
+    def __str__(self) -> str:
+        if not self.path:
+            return self.why
+        shown = ".".join(self.path[: self._MAX_PATH])
+        more = ".…" if len(self.path) > self._MAX_PATH else ""
+        return f'property "{shown}{more}": {self.why}'
+
+    def within(self, name: str) -> Self:
+        """The same, of the property ``name``."""
+        return type(self)(self.why, (name, *self.path))
 
 
 # --- expressions -------------------------------------------------------------------------------
@@ -44,16 +68,12 @@ def _escape(char: str) -> str:
     return _ESCAPES.get(char) or (f"\\x{ord(char):02X}" if char < "\x80" else f"\\u{ord(char):04X}")
 
 
+@functools.lru_cache(maxsize=1024)
 def in_class(char: str) -> str:
     """A character as it stands between brackets."""
-    return _TO_ESCAPE_IN_CLASS.sub(
-        lambda found: (
-            f"\\x{ord(found.group()):02X}"
-            if found.group() < "\x80"
-            else f"\\u{ord(found.group()):04X}"
-        ),
-        char,
-    )
+    if not _TO_ESCAPE_IN_CLASS.fullmatch(char):
+        return char
+    return f"\\x{ord(char):02X}" if char < "\x80" else f"\\u{ord(char):04X}"
 
 
 def one_of(chars: Collection[str]) -> str:
@@ -108,13 +128,14 @@ class Rules:
     Raises :class:`SchemaNotSupported` when they become more than a grammar may be.
     """
 
-    __slots__ = ("_avoided", "_bodies", "_chars", "_names")
+    __slots__ = ("_avoided", "_bodies", "_chars", "_last_number", "_names")
 
     def __init__(self, *, avoiding: str = "") -> None:
         """``avoiding``: a grammar that these rules will be added to; no name occurs in it."""
         self._avoided = avoiding
-        self._bodies: dict[str, str] = {}
+        self._bodies: dict[str, str | None] = {}  # ``None``: reserved
         self._names: dict[str, str] = {}  # by body
+        self._last_number: dict[str, int] = {}  # in a name, by what comes before it
         self._chars = 0
 
     def add(self, hint: str, body: str) -> str:
@@ -130,11 +151,10 @@ class Rules:
         """A name for a rule that refers to itself; :meth:`define` must follow."""
         base = _NOT_IN_NAMES.sub("-", hint).strip("-")[:40] or "rule"
         name = base
-        number = 1
         while name in self._bodies or name in self._avoided:
-            number += 1
-            name = f"{base}-{number}"
-        self._bodies[name] = ""
+            self._last_number[base] = self._last_number.get(base, 1) + 1
+            name = f"{base}-{self._last_number[base]}"
+        self._bodies[name] = None
         return name
 
     def define(self, name: str, body: str) -> None:
@@ -144,12 +164,32 @@ class Rules:
             raise SchemaNotSupported(
                 f"it is too large: its grammar has more than {MAX_GRAMMAR_CHARS} characters"
             )
-        self._bodies[name] = body
+        self._bodies[name] = body or EMPTY
 
     def grammar(self, root: str) -> Gbnf:
         """All rules, with this one to start from."""
-        lines = (f"{name} ::= {body}" for name, body in self._bodies.items())
+        # What was reserved only is of a schema that turned out not to be supported.
+        lines = (f"{name} ::= {body}" for name, body in self._bodies.items() if body)
         return Gbnf("\n".join(lines) + "\n", root)
+
+
+def one_of_texts(rules: Rules, hint: str, texts: Collection[str]) -> str:
+    """An atom for any of these texts: what they begin with in common is written once.
+
+    Otherwise every text would be a way that is followed, at a cost for each.
+    """
+    if len(texts) == 1:
+        return literal(*texts)
+    by_first: dict[str, list[str]] = {}
+    for text in dict.fromkeys(texts):
+        by_first.setdefault(text[:1], []).append(text)
+    ways = []
+    for group in by_first.values():
+        common = os.path.commonprefix(group)  # noqa: RUF071 - texts, no paths
+        rests = [text[len(common) :] for text in group]
+        rest = f" {one_of_texts(rules, hint, rests)}" if len(rests) > 1 else ""
+        ways.append(f"{literal(common)}{rest}")
+    return rules.add(hint, " | ".join(ways))
 
 
 # --- text up to a marker -----------------------------------------------------------------------
@@ -172,19 +212,11 @@ def until(
     expressions. ``seen``: text before that counts as read. No text of ``forbidden`` can occur.
     ``may_end``: the text may also end without any of them.
     """
-    texts = [*endings, *forbidden]
-    states = {text[:length] for text in texts for length in range(len(text))}
-
-    def reached(text: str) -> str:
-        """The ending that ``text`` ends with, else the longest beginning of one."""
-        whole = max((found for found in texts if text.endswith(found)), key=len, default="")
-        return whole or next(text[at:] for at in range(len(text) + 1) if text[at:] in states)
-
-    start = reached(seen)
+    marks = _Automaton([*endings, *forbidden])
+    start = marks.state_after(seen)
     names = {start: rules.reserve(hint)}
     todo = [start]
     bodies: dict[str, str] = {}
-    chars = sorted({char for text in texts for char in text})
 
     def name_of(state: str) -> str:
         if state not in names:
@@ -195,22 +227,55 @@ def until(
     while todo:
         state = todo.pop()
         ways: dict[str, list[str]] = {}  # characters by what they lead to
-        for char in chars:
-            if (target := reached(state + char)) != "":
-                ways.setdefault(target, []).append(char)
+        for char, target in marks.moves[state].items():
+            ways.setdefault(marks.found[target] or target, []).append(char)
         alternatives = [
             f"{one_of(way)} {endings[target] if target in endings else name_of(target)}".rstrip()
             for target, way in ways.items()
             if target not in forbidden
         ]
-        others = none_of([char for way in ways.values() for char in way])
-        alternatives.append(f"{others} {name_of('')}")
+        alternatives.append(f"{none_of(marks.moves[state])} {name_of('')}")
         if may_end:
             alternatives.append(EMPTY)
         bodies[state] = " | ".join(alternatives)
     for state, body in bodies.items():
         rules.define(names[state], body)
     return names[start]
+
+
+class _Automaton:
+    """What of some texts a text ends with, as it comes: states are beginnings of them."""
+
+    __slots__ = ("found", "moves")
+
+    def __init__(self, texts: Collection[str]) -> None:
+        self.moves: dict[str, dict[str, str]] = {"": {}}
+        """By state, the characters that lead to a state other than the empty one."""
+        self.found: dict[str, str] = {"": ""}
+        """By state, the longest of the texts that it ends with; empty: none."""
+        children: dict[str, dict[str, str]] = {}
+        for text in texts:
+            for length in range(len(text)):
+                children.setdefault(text[:length], {})[text[length]] = text[: length + 1]
+        shorter = {"": ""}  # the longest other state that a state ends with
+        self.moves[""] = children.get("", {})
+        queue = deque(self.moves[""].values())
+        shorter.update(dict.fromkeys(queue, ""))
+        while queue:
+            state = queue.popleft()
+            inherited = self.moves[shorter[state]]
+            for char, child in children.get(state, {}).items():
+                shorter[child] = inherited.get(char, "")
+                queue.append(child)
+            self.moves[state] = {**inherited, **children.get(state, {})}
+            self.found[state] = state if state in texts else self.found[shorter[state]]
+
+    def state_after(self, text: str) -> str:
+        """The state that a text leads to."""
+        state = ""
+        for char in text:
+            state = self.moves[state].get(char, "")
+        return state
 
 
 def other_than(rules: Rules, hint: str, texts: Collection[str], excluded: str) -> str:

@@ -299,6 +299,10 @@ class _Calls:
             return self._dialect.arguments.expression(self._rules, example, schema, function.name)
         except SchemaNotSupported as error:
             raise SchemaNotSupported(f'tool "{function.name}": {error}') from error
+        except RecursionError as error:
+            raise SchemaNotSupported(
+                f'tool "{function.name}": the schema of its parameters is nested too deeply'
+            ) from error
 
     def _check_name(self, name: str) -> None:
         """Refuse names that the dialect has no place for."""

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator, SchemaError, ValidationError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from paddler.agent.worker.gbnf.schemas import plain_properties
 from paddler.agent.worker.tool_calls.reading import ParameterSchemas
 from paddler.messages.inference import Tool
 from paddler.messages.tools import ParsedToolCall
@@ -24,7 +25,7 @@ _NOTHING_TO_FETCH: Final[Registry[Any]] = Registry()
 
 def parameter_schemas(tools: Sequence[Tool]) -> ParameterSchemas:
     """By tool, the schemas of its parameters; none for a tool that declares none."""
-    return {tool.function.name: _schema(tool).get("properties", {}) for tool in tools}
+    return {tool.function.name: plain_properties(_schema(tool)) for tool in tools}
 
 
 def invalid_schema(tools: Sequence[Tool]) -> str | None:

@@ -19,7 +19,7 @@ from paddler.agent.worker.gbnf.schemas import (
     plain_properties,
     string_expression,
 )
-from paddler.agent.worker.gbnf.writing import Rules, literal, repeated, until
+from paddler.agent.worker.gbnf.writing import Rules, literal, one_of_texts, repeated, until
 from paddler.agent.worker.tool_calls.examples import NUMBER, NUMBER_KEY, TEXT, TEXT_KEY
 from paddler.agent.worker.tool_calls.tagged import Tagged, named_types, typed_value
 
@@ -162,7 +162,8 @@ class _Members:
         middle = literal(self._tags.text_middle)
         read = self._read.get(name)
         if "enum" in schema:
-            return [f"{middle} {self._constant(text, read, raw)}" for text in schema["enum"]]
+            written = [self._constant(text, read, raw) for text in schema["enum"]]
+            return [f"{middle} {one_of_texts(self._rules, hint, written)}"]
         if self._kind in _STRING_KINDS or named_types(read) == {"string"}:
             return [f"{middle} {string_expression(raw, schema, hint)}"]
         quoted = string_expression(self._walker.notation.texts, schema, hint)
@@ -237,7 +238,7 @@ class _RawTexts:
         return self._rules.add(hint, f"{text} {literal(self._close)}")
 
     def constant(self, text: str) -> str:
-        return literal(text + self._close)
+        return text + self._close
 
     def can_say(self, text: str) -> bool:
         """Whether the reader takes all of this text for the value."""
