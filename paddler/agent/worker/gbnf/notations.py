@@ -5,6 +5,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from paddler.agent.worker.gbnf.patterns import ALL, CharSet, chars, charset, pattern_expression
 from paddler.agent.worker.gbnf.writing import (
+    NotWritable,
     Rules,
     SchemaNotSupported,
     literal,
@@ -12,10 +13,6 @@ from paddler.agent.worker.gbnf.writing import (
     repeated,
     until,
 )
-
-
-class NotWritable(SchemaNotSupported):
-    """No value fits, or none can be written so: an optional property is then left out."""
 
 
 class Texts(Protocol):

@@ -3,8 +3,7 @@
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
-from paddler.agent.worker.gbnf.notations import NotWritable
-from paddler.agent.worker.gbnf.writing import literal
+from paddler.agent.worker.gbnf.writing import NotWritable, literal
 
 # Digits of a whole number without a bound: all of them fit 64 bits and, exactly, a double.
 MAX_DIGITS: Final = 15

@@ -50,6 +50,10 @@ class SchemaNotSupported(Exception):
         return type(self)(self.why, (name, *self.path))
 
 
+class NotWritable(SchemaNotSupported):
+    """No value fits, or none can be written so: an optional property is then left out."""
+
+
 # --- expressions -------------------------------------------------------------------------------
 
 EMPTY: Final = '""'

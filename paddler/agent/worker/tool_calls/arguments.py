@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from paddler.agent.worker.gbnf.notations import (
-    NotWritable,
     gemma_notation,
     json_notation,
     python_notation,
     space_rule,
 )
 from paddler.agent.worker.gbnf.schemas import SchemaRules
-from paddler.agent.worker.gbnf.writing import Rules, literal
+from paddler.agent.worker.gbnf.writing import NotWritable, Rules, literal
 from paddler.agent.worker.tool_calls.examples import ARGUMENTS
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from paddler.agent.worker.gbnf.schemas import constraints
+from paddler.agent.worker.gbnf.alternatives import constraints
 from paddler.agent.worker.gbnf.writing import (
     Gbnf,
     Rules,

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator, SchemaError, ValidationError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from paddler.agent.worker.gbnf.schemas import plain_properties
+from paddler.agent.worker.gbnf.alternatives import plain_properties
 from paddler.agent.worker.tool_calls.reading import ParameterSchemas
 from paddler.messages.inference import Tool
 from paddler.messages.tools import ParsedToolCall

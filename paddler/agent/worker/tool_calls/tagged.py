@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from paddler.agent.worker.gbnf.schemas import json_types
+from paddler.agent.worker.gbnf.alternatives import json_types
 from paddler.agent.worker.tool_calls.reading import (
     NOT_JSON,
     ArgumentsFragment,

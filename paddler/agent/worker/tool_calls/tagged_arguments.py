@@ -9,17 +9,23 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from paddler.agent.worker.gbnf.notations import NotWritable, json_notation, writable
-from paddler.agent.worker.gbnf.patterns import ALL, BLANK, CharSet, chars, pattern_expression
-from paddler.agent.worker.gbnf.schemas import (
+from paddler.agent.worker.gbnf.alternatives import (
     JSON_TYPES,
-    SchemaRules,
     Typed,
     constraints,
     plain_properties,
-    string_expression,
 )
-from paddler.agent.worker.gbnf.writing import Rules, literal, one_of_texts, repeated, until
+from paddler.agent.worker.gbnf.notations import json_notation, writable
+from paddler.agent.worker.gbnf.patterns import ALL, BLANK, CharSet, chars, pattern_expression
+from paddler.agent.worker.gbnf.schemas import SchemaRules, string_expression
+from paddler.agent.worker.gbnf.writing import (
+    NotWritable,
+    Rules,
+    literal,
+    one_of_texts,
+    repeated,
+    until,
+)
 from paddler.agent.worker.tool_calls.examples import NUMBER, NUMBER_KEY, TEXT, TEXT_KEY
 from paddler.agent.worker.tool_calls.tagged import Tagged, named_types, typed_value
 
