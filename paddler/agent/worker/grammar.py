@@ -21,8 +21,8 @@ def gbnf_of(grammar: Grammar) -> Gbnf:
 
 def _json_grammar(schema: str) -> Gbnf:
     try:
-        parsed = json.loads(schema)
-    except (json.JSONDecodeError, RecursionError) as error:
+        parsed = json.loads(schema, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise SchemaNotSupported(f"the schema is not valid JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise SchemaNotSupported(
@@ -34,3 +34,7 @@ def _json_grammar(schema: str) -> Gbnf:
     except RecursionError as error:
         raise SchemaNotSupported("the schema is nested too deeply") from error
     return rules.grammar(root)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no value of JSON")

@@ -210,17 +210,23 @@ def json_types(value: Any) -> set[str]:
 def plain_properties(document: Any) -> dict[str, Any]:
     """The properties of an object, in schemas without references and combinations.
 
-    Empty where a grammar could not follow the schema.
+    Those that are not supported are as they were.
     """
-    walker = Alternatives(document)
-    ways: dict[str, list[Typed]] = {}
+    alternatives = Alternatives(document)
+    found: dict[str, list[Typed]] = {}
+    as_they_were: dict[str, Any] = {}
     try:
-        for way in walker.typed(document):
-            for name, schema in properties_of(way.schema)[0].items():
-                ways.setdefault(name, []).extend(walker.typed(schema))
+        objects = alternatives.typed(document)
     except (SchemaNotSupported, RecursionError):
         return {}
-    return {name: _summary(typed) for name, typed in ways.items()}
+    for way in objects:
+        properties = way.schema.get("properties")
+        for name, schema in properties.items() if isinstance(properties, dict) else ():
+            try:
+                found.setdefault(name, []).extend(alternatives.typed(schema))
+            except (SchemaNotSupported, RecursionError):
+                as_they_were[name] = schema
+    return {name: _summary(ways) for name, ways in found.items()} | as_they_were
 
 
 def _summary(ways: Sequence[Typed]) -> dict[str, Any]:
@@ -257,6 +263,7 @@ def bounds(schema: Mapping[str, Any]) -> Bounds:
 
 
 def whole_bounds(schema: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The least and the greatest whole number that a schema allows; ``None``: there is none."""
     found = bounds(schema)
     least = None if found.least is None else math.ceil(found.least)
     most = None if found.most is None else math.floor(found.most)
@@ -271,21 +278,29 @@ def _number(schema: Mapping[str, Any], key: str) -> float | None:
     value = schema.get(key)
     if value is None or isinstance(value, bool):
         return None
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or not math.isfinite(value):
         raise SchemaNotSupported(f"{key} is a number, not {shortened(value)}")
     return value
 
 
-def count(schema: Mapping[str, Any], key: str, default: int | None) -> int | None:
-    value = schema.get(key, default)
+def least_of(schema: Mapping[str, Any], key: str) -> int:
+    """How many there are at least, by this keyword."""
+    return most_of(schema, key) or 0
+
+
+def most_of(schema: Mapping[str, Any], key: str) -> int | None:
+    """How many there are at most, by this keyword; ``None``: any number."""
+    value = schema.get(key)
     if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < 0:
         raise SchemaNotSupported(f"{key} is a number of 0 or more, not {shortened(value)}")
     return int(value)
 
 
 def properties_of(schema: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The properties of an object, and the names of those that it must have."""
     properties = schema.get("properties", {})
     required = schema.get("required", [])
     if not isinstance(properties, dict):

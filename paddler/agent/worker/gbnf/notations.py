@@ -1,5 +1,6 @@
 """How values are written: as JSON, as Python's literals, as Gemma's calls have them."""
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -78,7 +79,7 @@ class Notation(NamedTuple):
                 return self.true if value else self.false
             case str():
                 return literal(self.texts.constant(value))
-            case int() | float():
+            case int() | float() if math.isfinite(value):
                 return literal(repr(value))
             case list():
                 return self._between(self.array, [self.constant(item) for item in value])

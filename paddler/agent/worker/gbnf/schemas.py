@@ -20,7 +20,8 @@ from paddler.agent.worker.gbnf.alternatives import (
     Typed,
     additional_of,
     bounds,
-    count,
+    least_of,
+    most_of,
     properties_of,
     shortened,
     whole_bounds,
@@ -249,15 +250,14 @@ class SchemaRules:
             first, rest = rest, schema.get("additionalItems", False)
         if not isinstance(first, list):
             raise SchemaNotSupported(f"prefixItems is a list, not {shortened(first)}")
-        least = count(schema, "minItems", 0)
-        most = count(schema, "maxItems", None)
+        least = least_of(schema, "minItems")
+        most = most_of(schema, "maxItems")
         first = first[: most if most is not None else len(first)]
-        if least is not None and least > len(first) and rest is False:
+        if least > len(first) and rest is False:
             rest = True
         comma = self.notation.comma
         items = [self.value(item, f"{hint}-{at}") for at, item in enumerate(first)]
         parts = [f" {comma} ".join(items)] if items else []
-        assert least is not None
         least_more = max(0, least - len(items))
         most_more = None if most is None else most - len(items)
         if most_more is not None and most_more < least_more:
@@ -299,7 +299,7 @@ class SchemaRules:
         is_needed = False  # one of those that follow is required
         following = EMPTY
         more = additional_of(schema)
-        most = count(schema, "maxProperties", None)
+        most = most_of(schema, "maxProperties")
         if more is not False and most != 0:
             try:
                 other = form.other(list(properties), more, f"{hint}-more")
@@ -357,11 +357,10 @@ def string_expression(texts: Texts, schema: Mapping[str, Any], hint: str) -> str
         if not isinstance(pattern, str):
             raise SchemaNotSupported(f"a pattern is text, not {shortened(pattern)}")
         return texts.matching(pattern, hint)
-    least = count(schema, "minLength", 0)
-    most = count(schema, "maxLength", None)
+    least = least_of(schema, "minLength")
+    most = most_of(schema, "maxLength")
     if (least, most) == (0, None):
         return texts.any()
-    assert least is not None
     if most is not None and most < least:
         raise NotWritable(f"no text has at least {least} and at most {most} characters")
     return texts.sized(least, most)
