@@ -264,7 +264,7 @@ class _Probe:
             has_bare_calls=dialect == BARE_JSON,
             turn_starts=self._turn_starts,
         )
-        example = "" if calling is None else self._example(calling)
+        example = "" if calling is None or dialect is None else self._example(calling, dialect)
         return ModelFormat(markers, dialect, history, example)
 
     # --- rendering ---------------------------------------------------------------------------
@@ -448,18 +448,19 @@ class _Probe:
                     return _Calling(form, text, dialect, start, name)
         return _Calling(form, text, None, name, name)
 
-    def _example(self, calling: _Calling) -> str:
+    def _example(self, calling: _Calling, dialect: Dialect) -> str:
         """Two calls, or one if the template writes no more, and what follows them."""
-        if calling.dialect is None:
-            return ""
-        head = calling.text[calling.start : calling.name]
+        start = calling.start
+        if dialect != calling.dialect:
+            start = calling.text.rindex(self._calls[0], 0, start)
+        head = calling.text[start : calling.name]
         for count in (2, 1):
             calls = [_call(call_id) for call_id in CALL_IDS[:count]]
             message = {"role": "assistant", "content": None, "tool_calls": calls}
             text = self._render_answer(message, form=calling.form, has_tools=True)
             start = text.find(FUNCTION) - len(head)
             if start >= 0 and text.startswith(head, start):
-                parsed = parse_in(calling.dialect, text[start:])
+                parsed = parse_in(dialect, text[start:])
                 if not isinstance(parsed, Unrecognized) and len(parsed) == count:
                     return text[start:]
         return ""

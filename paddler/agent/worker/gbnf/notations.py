@@ -1,8 +1,8 @@
 """How values are written: as JSON, as Python's literals, as Gemma's calls have them."""
 
 import math
-from collections.abc import Collection, Mapping
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from paddler.agent.worker.gbnf.patterns import ALL, CharSet, chars, charset, pattern_expression
 from paddler.agent.worker.gbnf.writing import (
@@ -14,6 +14,8 @@ from paddler.agent.worker.gbnf.writing import (
     repeated,
     until,
 )
+
+_T = TypeVar("_T")
 
 
 class Texts(Protocol):
@@ -263,14 +265,31 @@ class _Delimited:
         return f"{self._mark}{text}{self._mark}"
 
     def _one_of(self, wanted: CharSet) -> str:
-        return writable(wanted.without(ALL.without(self._raw)))
+        return one_in(wanted.without(ALL.without(self._raw)))
 
 
-def writable(wanted: CharSet) -> str:
+def one_in(wanted: CharSet) -> str:
     """An atom for one character of the set; :class:`NotWritable` if it is empty."""
     if not wanted.ranges:
         raise NotWritable("a pattern asks for characters that cannot be written")
     return wanted.expression()
+
+
+def writable(values: Iterable[_T], write: Callable[[_T], str]) -> list[str]:
+    """The values as they are written, but for those that cannot be; there is one at least.
+
+    Raises :class:`NotWritable` as the last one did.
+    """
+    written = []
+    reason: NotWritable | None = None
+    for value in values:
+        try:
+            written.append(write(value))
+        except NotWritable as error:
+            reason = error
+    if not written and reason is not None:
+        raise reason
+    return written
 
 
 _NOT_IN_PLAIN_NAMES: Final = ' \t\n\r:<>{}[],"'

@@ -75,14 +75,14 @@ def chars(text: str) -> CharSet:
 ALL: Final = charset((0, 0xD7FF), (0xE000, _MAX_CODE))
 _DIGITS: Final = charset((48, 57))
 _WORD: Final = charset((48, 57), (65, 90), (95, 95), (97, 122))
-BLANK: Final = chars(" \t\n\r\v\f\u00a0\u2028\u2029\ufeff")
+_BLANK: Final = chars(" \t\n\r\v\f\u00a0\u2028\u2029\ufeff")
 _CLASSES: Final = {
     "d": _DIGITS,
     "D": ALL.without(_DIGITS),
     "w": _WORD,
     "W": ALL.without(_WORD),
-    "s": BLANK,
-    "S": ALL.without(BLANK),
+    "s": _BLANK,
+    "S": ALL.without(_BLANK),
 }
 _DOT: Final = ALL.without(chars("\n\r\u2028\u2029"))
 _NAMED: Final = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}

@@ -26,7 +26,7 @@ from paddler.agent.worker.gbnf.alternatives import (
     shortened,
     whole_bounds,
 )
-from paddler.agent.worker.gbnf.notations import Keys, Notation, Texts
+from paddler.agent.worker.gbnf.notations import Keys, Notation, Texts, writable
 from paddler.agent.worker.gbnf.patterns import FORMATS
 from paddler.agent.worker.gbnf.ranges import integers_between, numbers_between
 from paddler.agent.worker.gbnf.writing import (
@@ -182,10 +182,10 @@ class SchemaRules:
             if "enum" not in schema:
                 bodies.append(self._of_type(kind, schema, hint))
             elif kind == "string":
-                texts = list(map(self.notation.texts.constant, schema["enum"]))
+                texts = writable(schema["enum"], self.notation.texts.constant)
                 bodies.append(one_of_texts(self.rules, hint, texts))
             else:
-                bodies += map(self.notation.constant, schema["enum"])
+                bodies += writable(schema["enum"], self.notation.constant)
         if not bodies:
             raise NotWritable("no value fits")
         return " | ".join(dict.fromkeys(bodies))

@@ -291,7 +291,7 @@ class _Calls:
 
     def _arguments_of(self, function: FunctionLike, *, is_loose: bool) -> str:
         schema = _schema(function)
-        if is_loose or constraints(schema).keys() <= {"type"}:
+        if is_loose or constraints(schema) in ({}, {"type": "object"}):
             schema = _ANY_ARGUMENTS
         example = self._text.arguments
         try:

@@ -15,8 +15,8 @@ from paddler.agent.worker.gbnf.alternatives import (
     constraints,
     plain_properties,
 )
-from paddler.agent.worker.gbnf.notations import json_notation, writable
-from paddler.agent.worker.gbnf.patterns import ALL, BLANK, CharSet, chars, pattern_expression
+from paddler.agent.worker.gbnf.notations import json_notation, one_in, writable
+from paddler.agent.worker.gbnf.patterns import ALL, CharSet, chars, charset, pattern_expression
 from paddler.agent.worker.gbnf.schemas import SchemaRules, string_expression
 from paddler.agent.worker.gbnf.writing import (
     NotWritable,
@@ -29,6 +29,12 @@ from paddler.agent.worker.gbnf.writing import (
 from paddler.agent.worker.tool_calls.examples import NUMBER, NUMBER_KEY, TEXT, TEXT_KEY
 from paddler.agent.worker.tool_calls.tagged import Tagged, named_types, typed_value
 
+# What Python strips from texts.
+_BLANK: Final = charset(
+    *((ord(low), ord(high)) for low, high in ("\t\r", "\x1c ", "\u2000\u200a", "\u2028\u2029")),
+    *((ord(char), ord(char)) for char in "\x85\xa0\u1680\u202f\u205f\u3000"),
+)
+
 # Where a model says the type of a value, it says this of a string.
 _STRING_KINDS: Final = ("string", "true")
 
@@ -36,6 +42,7 @@ _STRING_KINDS: Final = ("string", "true")
 class _Tags(NamedTuple):
     """What stands around keys and values. ``TEXT_KEY`` in ``close`` stands for any key."""
 
+    before: str  # all arguments, also where there are none
     open: str
     text_middle: str  # between the key and a value that is a string
     number_middle: str
@@ -57,7 +64,7 @@ class TaggedArguments:
         self._syntax = syntax
 
     def find(self, text: str, position: int) -> tuple[int, int] | None:
-        """From the opening of the first key to the closing of the last value."""
+        """From the blanks before the first key to the closing of the last value."""
         first = self._syntax.key.search(text, position)
         values = (text.find(str(NUMBER), position), text.find(TEXT, position))
         if first is None or min(values) < 0:
@@ -65,7 +72,7 @@ class TaggedArguments:
         last = self._syntax.value_end.search(text, max(values))
         if last is None:
             return None
-        return first.end() - len(first.group().lstrip()), last.end()
+        return first.start(), last.end()
 
     def expression(self, rules: Rules, example: str, schema: Any, hint: str) -> str:
         """An atom for the arguments that a schema allows."""
@@ -85,14 +92,19 @@ def _tags(example: str) -> _Tags:
         ((TEXT_KEY, TEXT), (NUMBER_KEY, str(NUMBER))), key=lambda pair: example.find(pair[0])
     )
     (first_key, first_value), (last_key, last_value) = words
-    open_, _, rest = example.partition(first_key)
+    before, _, rest = example.partition(first_key)
+    open_ = before.lstrip()
+    blank = before.removesuffix(open_)
     first_middle, _, rest = rest.partition(first_value)
     join, _, rest = rest.partition(last_key)
     last_middle, _, close = rest.partition(last_value)
     close = close.replace(last_key, TEXT_KEY)
     between = join.removesuffix(open_)[len(close.replace(TEXT_KEY, first_key)) :]
+    if between == blank:  # Then every argument begins so, and none leaves no trace of it.
+        open_, between, blank = before, "", ""
     is_text_first = first_key == TEXT_KEY
     return _Tags(
+        before=blank,
         open=open_,
         text_middle=first_middle if is_text_first else last_middle,
         number_middle=last_middle if is_text_first else first_middle,
@@ -104,8 +116,6 @@ def _tags(example: str) -> _Tags:
 class _Members:
     """The arguments as members of an object. ``read``: the schemas that the reader knows."""
 
-    brackets = ("", "")
-
     def __init__(
         self, walker: SchemaRules, syntax: Tagged, tags: _Tags, read: Mapping[str, Any]
     ) -> None:
@@ -115,8 +125,9 @@ class _Members:
         self._tags = tags
         self._read = read
         self._kind = self._kind_of_text()
+        self.brackets = (literal(tags.before) if tags.before else "", "")
         self.open = literal(tags.open)
-        self.comma = literal(tags.between)
+        self.comma = literal(tags.between) if tags.between else ""
 
     def member(self, name: str, schema: Any, hint: str) -> str:
         self._check_name(name)
@@ -168,8 +179,8 @@ class _Members:
         middle = literal(self._tags.text_middle)
         read = self._read.get(name)
         if "enum" in schema:
-            written = [self._constant(text, read, raw) for text in schema["enum"]]
-            return [f"{middle} {one_of_texts(self._rules, hint, written)}"]
+            texts = writable(schema["enum"], lambda text: self._constant(text, read, raw))
+            return [f"{middle} {one_of_texts(self._rules, hint, texts)}"]
         if self._kind in _STRING_KINDS or named_types(read) == {"string"}:
             return [f"{middle} {string_expression(raw, schema, hint)}"]
         quoted = string_expression(self._walker.notation.texts, schema, hint)
@@ -212,7 +223,7 @@ class _RawTexts:
         self._end = close.strip()
         self._syntax = syntax
         self._raw = ALL.without(chars(self._end[0]))
-        self._solid = self._raw.without(BLANK)
+        self._solid = self._raw.without(_BLANK)
 
     def any(self) -> str:
         others = [text for text in _OTHER_ENDS if self._syntax.value_end.fullmatch(text)]
@@ -252,7 +263,7 @@ class _RawTexts:
         return found is not None and found.end() == len(text + self._close)
 
     def _one_of(self, wanted: CharSet) -> str:
-        return writable(wanted.without(chars(self._end[0])))
+        return one_in(wanted.without(chars(self._end[0])))
 
 
 # What ends a value of one template, and would end one of another for the same reader.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddler.agent.worker.gbnf.patterns import ALL, FORMATS, charset, chars, pattern_expression
+from paddler.agent.worker.gbnf.patterns import ALL, FORMATS, chars, charset, pattern_expression
 from paddler.agent.worker.gbnf.writing import Gbnf, Rules, SchemaNotSupported
 from tests.agent.worker.accepting import Acceptor
 
