@@ -15,6 +15,7 @@ from llama_cpp import llama_cpp, mtmd_cpp
 from llama_cpp._ggml import libggml
 
 from paddler.agent.worker.batch import Chunk, PlacedImage
+from paddler.agent.worker.candidates import SamplingFailed
 from paddler.agent.worker.embeddings import EmbeddingFailed, Vector
 from paddler.agent.worker.engine import (
     DecodeOutcome,
@@ -25,17 +26,11 @@ from paddler.agent.worker.engine import (
 )
 from paddler.agent.worker.engine_log import EngineError, native_log
 from paddler.agent.worker.grammar import Gbnf
+from paddler.agent.worker.grammar_sampler import GrammarSampler
 from paddler.agent.worker.images import RgbImage
 from paddler.agent.worker.logprobs import TokenLogprobs, token_logprobs
 from paddler.agent.worker.long_text import PART_CHARS, tokenize_in_parts
-from paddler.agent.worker.sampling import (
-    Candidates,
-    GrammarSampler,
-    SamplerChain,
-    SamplingFailed,
-    resolve,
-    stages,
-)
+from paddler.agent.worker.sampling import DrawingDesk, SamplerChain, resolve, stages
 from paddler.agent.worker.vision import Projector
 from paddler.messages.link import Sampling
 from paddler.messages.state import U32_MAX, InferenceParameters, PoolingType
@@ -320,7 +315,7 @@ class LlamaEngine:
         # What is computed at once: more in one batch gains nothing.
         self.max_prefill_beside_decode: int = llama_cpp.llama_n_ubatch(self._context)
         self._batch = _Batch(self.n_batch, slots)
-        self._candidates = Candidates(model.vocabulary_size)
+        self._desk = DrawingDesk(model.vocab)
 
     @property
     def has_memory(self) -> bool:
@@ -336,6 +331,7 @@ class LlamaEngine:
             raise native_log.refused(f"the first decode failed ({outcome.name})")
         llama_cpp.llama_synchronize(self._context)
         llama_cpp.llama_memory_clear(self._memory, True)
+        self._desk.prepare()
 
     def tokenize(self, text: str, *, limit: int) -> list[int]:
         """See :meth:`Model.tokenize`."""
@@ -480,9 +476,7 @@ class LlamaEngine:
 
     def _sample(self, slot: int) -> int | NoToken:
         try:
-            token = self._chains[slot].sample(
-                self._context, self._output_index[slot], self._candidates
-            )
+            token = self._chains[slot].sample(self._context, self._output_index[slot], self._desk)
         except SamplingFailed as error:
             return NoToken(str(error))
         if slot in self._top_logprobs:

@@ -1,15 +1,15 @@
 """What a grammar allows, by llama.cpp's own engine: the judge of every grammar that we write."""
 
-import ctypes
 import functools
 from collections.abc import Callable
 
 import numpy as np
 from llama_cpp import llama_cpp
 
+from paddler.agent.worker.candidates import Candidates
 from paddler.agent.worker.engine_llama import Model
 from paddler.agent.worker.gbnf.writing import Gbnf
-from paddler.agent.worker.sampling import Candidates, GrammarSampler
+from paddler.agent.worker.grammar_sampler import GrammarSampler
 
 
 class Acceptor:
@@ -75,8 +75,7 @@ class Acceptor:
         ]
 
     def _drawn(self, sampler: GrammarSampler, logits: np.ndarray) -> int:
-        exact = logits.astype(np.float32)
-        self._candidates.fill(exact.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
+        self._candidates.fill(logits.astype(np.float32))
         self._candidates.apply(sampler.handle)
         self._candidates.apply(self._greedy)
         return self._candidates.selected

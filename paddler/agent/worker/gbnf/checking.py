@@ -43,6 +43,7 @@ class _Item(NamedTuple):
     elements: int
     least: int = 1
     most: int | None = 1
+    is_token: bool = False
 
 
 _Alternatives = list[list[_Item]]
@@ -62,8 +63,11 @@ _PART: Final = re.compile(
 )
 
 
-def check_grammar(grammar: Gbnf, *, vocabulary_size: int) -> None:
-    """Raise :class:`UnsafeGrammar` if compiling or using the grammar could end the process."""
+def check_grammar(grammar: Gbnf, *, vocabulary_size: int) -> bool:
+    """Raise :class:`UnsafeGrammar` if compiling or using the grammar could end the process.
+
+    Returns whether it names tokens: then not only their texts count.
+    """
     text = grammar.text
     if len(text) > MAX_CHARS:
         raise UnsafeGrammar(
@@ -84,6 +88,8 @@ def check_grammar(grammar: Gbnf, *, vocabulary_size: int) -> None:
                 f'the grammar is too ambiguous: {ways[name]} ways lead on from the rule "{name}"; '
                 f"{most} are the most"
             )
+    items = (item for alternatives in rules.values() for part in alternatives for item in part)
+    return any(item.is_token for item in items)
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -134,7 +140,8 @@ def _read_rule(
             case "name":
                 alternatives[-1].append(_Item(found["name"], 1))
             case kind:
-                alternatives[-1].append(_Item(None, _size(found.group(), kind)))
+                size = _size(found.group(), kind)
+                alternatives[-1].append(_Item(None, size, is_token=kind == "token"))
         has_lines = outer or found.lastgroup in ("open", "or")
         position = _end(_SPACE_AND_LINES if has_lines else _SPACE, text, position)
     if outer:

@@ -1,6 +1,7 @@
 import pytest
 from llama_cpp import llama_grammar
 
+from paddler.agent.worker.candidates import SamplingFailed
 from paddler.agent.worker.gbnf.checking import (
     MAX_CHAIN,
     MAX_CHARS,
@@ -10,7 +11,7 @@ from paddler.agent.worker.gbnf.checking import (
     check_grammar,
 )
 from paddler.agent.worker.gbnf.writing import Gbnf
-from paddler.agent.worker.sampling import GrammarSampler, SamplingFailed
+from paddler.agent.worker.grammar_sampler import GrammarSampler
 from tests.agent.worker.accepting import Acceptor
 
 PLAIN = [

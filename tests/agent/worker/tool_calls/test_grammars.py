@@ -181,23 +181,31 @@ def test_whatever_the_grammar_allows_is_read_back(byte_grammars: Acceptor, name:
 
 # --- the real model -----------------------------------------------------------------------------
 
-SLOTS = [*((name, 1) for name in BY_NAME), *((name, seed) for name in ("hermes", "qwen_xml",
-         "gemma", "pythonic") for seed in (2, 3))]  # fmt: skip
+SHORT = [
+    tool("go", "to", "n", to={"enum": ["Oslo", "Rome"]}, n={"type": "integer", "maximum": 9}),
+    tool("stay", "sure", sure={"type": "boolean"}),
+]
+# One of each way of writing arguments, and two that are asked for most; the real model is slow.
+SLOTS = [
+    (name, seed)
+    for name in ("hermes", "bare_json", "mistral", "qwen_xml", "gemma", "pythonic")
+    for seed in (1, 2)
+]
 
 
 @pytest.fixture(scope="module")
 def answers(smollm2: Model) -> dict[tuple[str, int], str]:
-    """What the real model says under the grammar of each dialect, all in the same batches."""
+    """What the real model says under the grammars of some dialects, all in the same batches."""
     parameters = msgspec.structs.replace(
-        DEFAULT_INFERENCE_PARAMETERS, context_size=128 * len(SLOTS), penalty_repeat=1.0
+        DEFAULT_INFERENCE_PARAMETERS, context_size=256 * len(SLOTS), penalty_repeat=1.0
     )
     said = dict.fromkeys(SLOTS, b"")
-    with LlamaEngine(smollm2, parameters=parameters, slots=len(SLOTS), threads=2) as engine:
-        prompt = engine.tokenize("Weather in Rome?\n", limit=100)
+    with LlamaEngine(smollm2, parameters=parameters, slots=len(SLOTS), threads=1) as engine:
+        prompt = engine.tokenize("To Rome?\n", limit=100)
         running: dict[int, BatchSequence] = {}
         for slot, (name, seed) in enumerate(SLOTS):
             sampling = Sampling(temperature=1.2, seed=seed, presence_penalty=0.0)
-            engine.open(slot, prompt, sampling, forced(canonical(name), WEATHER, may_repeat=False))
+            engine.open(slot, prompt, sampling, forced(canonical(name), SHORT, may_repeat=False))
             running[slot] = BatchSequence(slot, list(prompt))
         while running:
             chunks = plan_step(
@@ -212,7 +220,7 @@ def answers(smollm2: Model) -> dict[tuple[str, int], str]:
                 chunk.sequence.advance(chunk.tokens, 1)
             for slot, token in zip(slots, engine.sample(slots), strict=True):
                 assert isinstance(token, int)
-                if engine.is_end(token) or len(running[slot].tokens) > 120:
+                if engine.is_end(token) or len(running[slot].tokens) > 250:
                     engine.release(slot)
                     engine.keep(slot, 0)
                     del running[slot]
@@ -226,8 +234,8 @@ def answers(smollm2: Model) -> dict[tuple[str, int], str]:
 def test_real_model_calls_a_tool_as_its_schema_says(
     answers: dict[tuple[str, int], str], name: str, seed: int
 ) -> None:
-    [call] = read(canonical(name), answers[name, seed], WEATHER)
-    assert call.name in ("weather", "weather_on_mars")
+    [call] = read(canonical(name), answers[name, seed], SHORT)
+    assert call.name in ("go", "stay")
 
 
 # --- what a template shows ----------------------------------------------------------------------
