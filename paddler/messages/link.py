@@ -138,7 +138,13 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Sampling values of one request; ``None`` takes the cluster's inference parameters."""
+    """Sampling values of one request; ``None`` takes the cluster's inference parameters.
+
+    ``logit_bias`` adds to the logits of tokens, by their ids, before anything else; the model
+    may have no token with an id, which is then without effect. ``top_logprobs``: the log
+    probabilities of the token that is drawn and of so many of the likeliest are told, 0 to
+    20; ``None``: none are.
+    """
 
     temperature: float | None = None
     top_p: float | None = None

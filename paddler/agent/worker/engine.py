@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, Protocol
 from paddler.agent.worker.batch import NO_TOKEN, BatchSequence, Chunk, PlacedImage
 from paddler.agent.worker.grammar import Gbnf
 from paddler.agent.worker.images import IMAGE_MARKER, RgbImage
+from paddler.agent.worker.logprobs import TokenLogprobs
 from paddler.messages.link import Sampling
 
 
@@ -154,16 +155,21 @@ class Engine(Protocol):
         """The next token of each slot whose last chunk was decoded just now, or why none."""
         ...
 
+    def logprobs(self, slot: int) -> TokenLogprobs | None:
+        """Those of the token sampled last, until the next decode; ``None``: not asked for."""
+        ...
+
 
 class ScriptedEngine:
     """Says what it was told to, byte by byte, with the KV accounting of a real engine.
 
     A token is a byte; ``END`` ends an answer. A prompt without a script is echoed, but for
     its images. An image takes as many cells as it is wide and as many positions as it is
-    high; one without pixels cannot be encoded.
+    high; one without pixels cannot be encoded. Whatever it says, it was ``LOGPROB`` sure of.
     """
 
     END: Final = 256
+    LOGPROB: Final = -0.25
 
     def __init__(
         self,
@@ -189,6 +195,8 @@ class ScriptedEngine:
             prompt.encode(): [*answer, self.END] for prompt, answer in (answers or {}).items()
         }
         self._left: dict[int, list[int]] = {}
+        self._top_logprobs: dict[int, int] = {}
+        self._drawn: dict[int, int] = {}
         self.keeps_parts = can_keep_part
 
     @property
@@ -238,11 +246,14 @@ class ScriptedEngine:
             raise GrammarRefused("broken")
         self.open_slots.add(slot)
         self._left[slot] = list(self._answers.get(bytes(prompt), [*prompt, self.END]))
+        if sampling.top_logprobs is not None:
+            self._top_logprobs[slot] = sampling.top_logprobs
 
     def release(self, slot: int) -> None:
         """Forget the script; fine without one."""
         self.open_slots.discard(slot)
-        self._left.pop(slot, None)
+        for by_slot in (self._left, self._top_logprobs, self._drawn):
+            by_slot.pop(slot, None)
 
     def decode(self, chunks: Sequence[Chunk]) -> DecodeOutcome:
         """Count cells, as llama.cpp does: all of the batch, or nothing."""
@@ -283,10 +294,22 @@ class ScriptedEngine:
 
     def sample(self, slots: Sequence[int]) -> list[int | NoToken]:
         """The next bytes of the scripts; at the end of one there is no token."""
-        return [
-            self._left[slot].pop(0) if self._left[slot] else NoToken("script is over")
-            for slot in slots
-        ]
+        return [self._sample(slot) for slot in slots]
+
+    def logprobs(self, slot: int) -> TokenLogprobs | None:
+        """The token drawn, then those after it in the order of their ids, each less likely."""
+        top = self._top_logprobs.get(slot)
+        if top is None:
+            return None
+        token = self._drawn[slot]
+        likeliest = [((token + more) % 256, self.LOGPROB - 2.0 * more) for more in range(top)]
+        return TokenLogprobs(token, self.LOGPROB, [(token, self.LOGPROB), *likeliest[1:]][:top])
+
+    def _sample(self, slot: int) -> int | NoToken:
+        if not self._left[slot]:
+            return NoToken("script is over")
+        self._drawn[slot] = self._left[slot].pop(0)
+        return self._drawn[slot]
 
     def _continues(self, sequence: BatchSequence) -> bool:
         slot = sequence.slot

@@ -15,6 +15,7 @@ from llama_cpp import llama_cpp, mtmd_cpp
 from llama_cpp._ggml import libggml
 
 from paddler.agent.worker.batch import Chunk, PlacedImage
+from paddler.agent.worker.candidates import SamplingFailed
 from paddler.agent.worker.embeddings import EmbeddingFailed, Vector
 from paddler.agent.worker.engine import (
     DecodeOutcome,
@@ -25,16 +26,11 @@ from paddler.agent.worker.engine import (
 )
 from paddler.agent.worker.engine_log import EngineError, native_log
 from paddler.agent.worker.grammar import Gbnf
+from paddler.agent.worker.grammar_sampler import GrammarSampler
 from paddler.agent.worker.images import RgbImage
+from paddler.agent.worker.logprobs import TokenLogprobs, token_logprobs
 from paddler.agent.worker.long_text import PART_CHARS, tokenize_in_parts
-from paddler.agent.worker.sampling import (
-    Candidates,
-    GrammarSampler,
-    SamplerChain,
-    SamplingFailed,
-    resolve,
-    stages,
-)
+from paddler.agent.worker.sampling import DrawingDesk, SamplerChain, resolve, stages
 from paddler.agent.worker.vision import Projector
 from paddler.messages.link import Sampling
 from paddler.messages.state import U32_MAX, InferenceParameters, PoolingType
@@ -303,6 +299,8 @@ class LlamaEngine:
         self._projector = projector
         self._parameters = parameters
         self._chains: dict[int, SamplerChain] = {}
+        self._top_logprobs: dict[int, int] = {}  # of slots that asked for some
+        self._drawn: dict[int, int] = {}
         self._output_index: dict[int, int] = {}
         self._context: Any = None
 
@@ -327,7 +325,7 @@ class LlamaEngine:
         self.keeps_parts: bool = model.keeps_parts
         self.max_prefill_beside_decode: int = llama_cpp.llama_n_ubatch(self._context)
         self._batch = _Batch(self.n_batch, slots)
-        self._candidates = Candidates(model.vocabulary_size)
+        self._desk = DrawingDesk(model.vocab)
 
     @property
     def has_memory(self) -> bool:
@@ -343,6 +341,7 @@ class LlamaEngine:
             raise native_log.refused(f"the first decode failed ({outcome.name})")
         llama_cpp.llama_synchronize(self._context)
         llama_cpp.llama_memory_clear(self._memory, True)
+        self._desk.prepare()
 
     def tokenize(self, text: str, *, limit: int) -> list[int]:
         """See :meth:`Model.tokenize`."""
@@ -398,9 +397,13 @@ class LlamaEngine:
         chain = SamplerChain(plan, self._compile(grammar))
         chain.accept_prompt(prompt)
         self._chains[slot] = chain
+        if sampling.top_logprobs is not None:
+            self._top_logprobs[slot] = sampling.top_logprobs
 
     def release(self, slot: int) -> None:
         """Free the slot's sampler chain; its cells stay."""
+        self._top_logprobs.pop(slot, None)
+        self._drawn.pop(slot, None)
         chain = self._chains.pop(slot, None)
         if chain is not None:
             chain.close()
@@ -433,6 +436,15 @@ class LlamaEngine:
     def sample(self, slots: Sequence[int]) -> list[int | NoToken]:
         """Draw the next token of each slot from the logits of the last batch."""
         return [self._sample(slot) for slot in slots]
+
+    def logprobs(self, slot: int) -> TokenLogprobs | None:
+        """See :class:`Engine`. It takes a walk over the logits of the whole vocabulary."""
+        top = self._top_logprobs.get(slot)
+        if top is None:
+            return None
+        logits = llama_cpp.llama_get_logits_ith(self._context, self._output_index[slot])
+        vocabulary = (self._model.vocabulary_size,)
+        return token_logprobs(np.ctypeslib.as_array(logits, vocabulary), self._drawn[slot], top)
 
     @property
     def pooling_type(self) -> PoolingType:
@@ -488,11 +500,12 @@ class LlamaEngine:
 
     def _sample(self, slot: int) -> int | NoToken:
         try:
-            return self._chains[slot].sample(
-                self._context, self._output_index[slot], self._candidates
-            )
+            token = self._chains[slot].sample(self._context, self._output_index[slot], self._desk)
         except SamplingFailed as error:
             return NoToken(str(error))
+        if slot in self._top_logprobs:
+            self._drawn[slot] = token
+        return token
 
 
 class _Batch:

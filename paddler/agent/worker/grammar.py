@@ -1,26 +1,13 @@
 """Grammars of requests: a JSON schema or GBNF text to what the sampler takes."""
 
 import json
-from typing import Final, NamedTuple
 
-from llama_cpp.llama_grammar import json_schema_to_gbnf
-
+from paddler.agent.worker.gbnf.notations import json_notation
+from paddler.agent.worker.gbnf.schemas import SchemaRules
+from paddler.agent.worker.gbnf.writing import Gbnf, Rules, SchemaNotSupported
 from paddler.messages.inference import GbnfGrammar, Grammar, JsonSchemaGrammar
 
-# The converter's own rule lets raw control characters into strings, which JSON forbids.
-_LOOSE_CHAR_RULE: Final = 'char ::= [^"\\\\] |'
-_STRICT_CHAR_RULE: Final = 'char ::= [^"\\\\\\x7F\\x00-\\x1F] |'
-
-
-class Gbnf(NamedTuple):
-    """A grammar in llama.cpp's notation, and its start rule."""
-
-    text: str
-    root: str
-
-
-class SchemaNotSupported(Exception):
-    """The schema is no JSON, no schema, or one that has no grammar."""
+__all__ = ["Gbnf", "SchemaNotSupported", "gbnf_of"]
 
 
 def gbnf_of(grammar: Grammar) -> Gbnf:
@@ -29,30 +16,25 @@ def gbnf_of(grammar: Grammar) -> Gbnf:
         case GbnfGrammar():
             return Gbnf(grammar.grammar, grammar.root)
         case JsonSchemaGrammar():
-            return Gbnf(_convert(grammar.schema), "root")
+            return _json_grammar(grammar.schema)
 
 
-def _convert(schema: str) -> str:
+def _json_grammar(schema: str) -> Gbnf:
     try:
-        parsed = json.loads(schema)
-    except (json.JSONDecodeError, RecursionError) as error:
+        parsed = json.loads(schema, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise SchemaNotSupported(f"the schema is not valid JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise SchemaNotSupported(
             f"a JSON schema is an object; this is {type(parsed).__name__}: {schema[:100]}"
         )
+    rules = Rules()
     try:
-        text: str = json_schema_to_gbnf(schema)
-    except (
-        AssertionError,
-        AttributeError,
-        IndexError,
-        KeyError,
-        NotImplementedError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        # The converter has no errors of its own: these are what it fails with.
-        raise SchemaNotSupported(str(error) or type(error).__name__) from error
-    return text.replace(_LOOSE_CHAR_RULE, _STRICT_CHAR_RULE)
+        root = SchemaRules(rules, parsed, json_notation(rules)).value(parsed, "root")
+    except RecursionError as error:
+        raise SchemaNotSupported("the schema is nested too deeply") from error
+    return rules.grammar(root)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no value of JSON")

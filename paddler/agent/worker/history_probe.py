@@ -8,14 +8,12 @@ from typing import Any, Final
 
 from paddler.agent.worker.chat_template import Renderer, TemplateRenderError
 from paddler.agent.worker.history import ROLES, HistoryForm
+from paddler.agent.worker.tool_calls.examples import ARGUMENTS, FUNCTION
 
 QUESTION: Final = "probe-question"
 ANSWER: Final = "probe-answer"
 THOUGHT: Final = "probe-thought"
 RESULT: Final = "probe-result"
-FUNCTION: Final = "probe_function"
-NUMBER: Final = 70707
-ARGUMENTS: Final = {"probe_text": "probe-value", "probe_number": NUMBER}
 _WORD: Final = "probe-word"
 _MORE: Final = "probe-more"
 

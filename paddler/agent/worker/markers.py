@@ -18,9 +18,6 @@ from paddler.agent.worker.chat_template import Renderer as Renderer
 from paddler.agent.worker.history import HistoryForm
 from paddler.agent.worker.history_probe import (
     ANSWER,
-    ARGUMENTS,
-    FUNCTION,
-    NUMBER,
     PLAIN,
     QUESTION,
     RESULT,
@@ -29,6 +26,7 @@ from paddler.agent.worker.history_probe import (
     USER,
     HistoryProbe,
     Message,
+    call,
     round_trip,
 )
 from paddler.agent.worker.sections import (
@@ -46,14 +44,20 @@ from paddler.agent.worker.tool_calls.dialects import (
     json_dialect,
     parse_in,
 )
+from paddler.agent.worker.tool_calls.examples import ARGUMENTS, CALL_IDS, FUNCTION, NUMBER
 
 
 class ModelFormat(NamedTuple):
-    """What is known of how a model writes. ``dialect``: of tool calls, if it was taught one."""
+    """What is known of how a model writes. ``dialect``: of tool calls, if it was taught one.
+
+    ``example``: calls of the probe as the template writes them, from what the dialect reads
+    on; empty without a dialect.
+    """
 
     markers: Markers = Markers()
     dialect: Dialect | None = None
     history: HistoryForm = HistoryForm()
+    example: str = ""
 
 
 def probe(renderer: Renderer, source: str) -> ModelFormat:
@@ -104,7 +108,7 @@ _KNOWN_BESIDE_BARE_CALLS: Final = (
 _KNOWN_CONTENT: Final = (("<response>", "<response>", "</response>"),)
 
 
-def _closing_of(opening: str) -> str | None:
+def closing_of(opening: str) -> str | None:
     """The closing that fits an opening by the ways in which such pairs are written."""
     for begin, end in (
         ("<|open|>", "<|close|>"),
@@ -185,7 +189,8 @@ class _Probe:
             has_bare_calls=self._has_bare_calls,
             turn_starts=self._turn_starts,
         )
-        return ModelFormat(markers, dialect, self._history.form)
+        example = "" if calling is None or dialect is None else self._example(calling, dialect)
+        return ModelFormat(markers, dialect, self._history.form, example)
 
     # --- turns -------------------------------------------------------------------------------
 
@@ -265,10 +270,10 @@ class _Probe:
         for thinks in (False, True):
             text = self._render_answer(is_asked=True, thinks=thinks)
             if empty := _EMPTY_PAIR.search(text):
-                if _closing_of(empty["opening"]) == empty["closing"]:
+                if closing_of(empty["opening"]) == empty["closing"]:
                     return empty["opening"], empty["closing"]
             elif last := _LAST_TAG.search(text):
-                opening, closing = last["tag"], _closing_of(last["tag"])
+                opening, closing = last["tag"], closing_of(last["tag"])
                 if closing and closing in self._source and not self._is_of_turn(opening, closing):
                     return opening, closing
         return None
@@ -301,7 +306,7 @@ class _Probe:
             return
         # A model that wraps its content may open another turn of its own after a thought.
         self._content += [opening, *turn_starts]
-        closing = _closing_of(opening)
+        closing = closing_of(opening)
         if closing is not None and closing in after:
             self._closings.append(closing)
 
@@ -330,6 +335,23 @@ class _Probe:
                 if _understands(dialect, text[start:]):
                     return _Calling(form, text, dialect, start, name)
         return _Calling(form, text, None, name, name)
+
+    def _example(self, calling: _Calling, dialect: Dialect) -> str:
+        """Two calls, or one if the template writes no more, and what follows them."""
+        start = calling.start
+        if dialect != calling.dialect:
+            start = calling.text.rindex(self._calls[0], 0, start)
+        head = calling.text[start : calling.name]
+        for count in (2, 1):
+            calls = [call(call_id) for call_id in CALL_IDS[:count]]
+            message = {"role": "assistant", "content": None, "tool_calls": calls}
+            text = self._render_answer(message, form=calling.form, has_tools=True)
+            start = text.find(FUNCTION) - len(head)
+            if start >= 0 and text.startswith(head, start):
+                parsed = parse_in(dialect, text[start:])
+                if not isinstance(parsed, Unrecognized) and len(parsed) == count:
+                    return text[start:]
+        return ""
 
     def _find_calls(self, calling: _Calling | None) -> Dialect | None:
         """Markers of tool calls, and the dialect between them."""
@@ -377,7 +399,7 @@ class _Probe:
 
     def _closing(self, calling: _Calling, opening: str) -> str:
         tail = calling.text.rpartition(str(NUMBER))[2]
-        closing = _closing_of(opening)
+        closing = closing_of(opening)
         if closing is not None and (closing in tail or closing in self._source):
             return closing
         # What ends every answer does not end a call.

@@ -8,6 +8,13 @@ model's own is tried, then all others in the order of the table.
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from paddler.agent.worker.tool_calls.arguments import (
+    GEMMA_ARGUMENTS,
+    JSON_ARGUMENTS,
+    PYTHON_ARGUMENTS,
+    Arguments,
+)
+from paddler.agent.worker.tool_calls.examples import EXAMPLES, json_example
 from paddler.agent.worker.tool_calls.gemma import read_gemma
 from paddler.agent.worker.tool_calls.json_calls import JsonCalls
 from paddler.agent.worker.tool_calls.named_json import named_json
@@ -24,117 +31,118 @@ from paddler.agent.worker.tool_calls.reading import (
     decode_json,
 )
 from paddler.agent.worker.tool_calls.tagged import tagged
+from paddler.agent.worker.tool_calls.tagged_arguments import TaggedArguments
 from paddler.messages.tools import ParsedToolCall, ToolCallArguments
 
 
 class Dialect(NamedTuple):
-    """A syntax of tool calls."""
+    """A syntax of tool calls.
+
+    ``example``: two calls of the probe, or one where there is never more.
+    """
 
     name: str
     read: Callable[[Source, ParameterSchemas], Reader]
+    arguments: Arguments
+    example: str
 
 
 def json_dialect(name: str, opening: str, closing: str) -> Dialect:
     """JSON objects between two texts."""
-    return Dialect(name, JsonCalls(opening, closing).read)
+    example = EXAMPLES.get(name) or json_example(opening, closing)
+    return Dialect(name, JsonCalls(opening, closing).read, JSON_ARGUMENTS, example)
+
+
+def _named(name: str, *, head: str, stop: str, blank: str) -> Dialect:
+    """A name, then JSON."""
+    syntax = named_json(head=head, stop=stop, blank=blank)
+    return Dialect(name, syntax.read, JSON_ARGUMENTS, EXAMPLES[name])
+
+
+def _tagged(name: str, *, head: str, key: str, value_end: str, end: str, blank: str) -> Dialect:
+    """Arguments that are tagged one by one."""
+    syntax = tagged(head=head, key=key, value_end=value_end, end=end, blank=blank)
+    return Dialect(name, syntax.read, TaggedArguments(syntax), EXAMPLES[name])
 
 
 BARE_JSON: Final = json_dialect("bare_json", "", "")
-PYTHONIC: Final = Dialect("pythonic", read_pythonic)
+PYTHONIC: Final = Dialect("pythonic", read_pythonic, PYTHON_ARGUMENTS, EXAMPLES["pythonic"])
 
 # In the order of trying: what is seen most comes first, what could be taken for
 # something else comes last. No two read the same text, but for plain JSON.
 DIALECTS: Final = (
     json_dialect("hermes", "<tool_call>", "</tool_call>"),
-    Dialect(
+    _tagged(
         "qwen_xml",
-        tagged(
-            head=r"<function=(?P<name>[^>\s]+)>(?=\s*<(?:parameter=|/function>))",
-            key=r"<parameter=(?P<key>[^>]+)>",
-            value_end=r"</parameter>",
-            end=r"</function>",
-            blank=r"</?(?:\w+:)?tool_call>",
-        ).read,
+        head=r"<function=(?P<name>[^>\s]+)>(?=\s*<(?:parameter=|/function>))",
+        key=r"<parameter=(?P<key>[^>]+)>",
+        value_end=r"</parameter>",
+        end=r"</function>",
+        blank=r"</?(?:\w+:)?tool_call>",
     ),
-    Dialect(
+    _tagged(
         "glm",
-        tagged(
-            head=r"<tool_call(?::\w+)?>\s*(?P<name>[^\s<>{}\[\]]+)(?:<tool_sep(?::\w+)?>)?"
-            r"(?=\s*<(?:arg_key|/tool_call))",
-            key=r"<arg_key(?::\w+)?>(?P<key>[^<]+)</arg_key(?::\w+)?>\s*<arg_value(?::\w+)?>",
-            value_end=r"</arg_value(?::\w+)?>",
-            end=r"</tool_call(?::\w+)?>",
-            blank=r"</?tool_calls(?::\w+)?>",
-        ).read,
+        head=r"<tool_call(?::\w+)?>\s*(?P<name>[^\s<>{}\[\]]+)(?:<tool_sep(?::\w+)?>)?"
+        r"(?=\s*<(?:arg_key|/tool_call))",
+        key=r"<arg_key(?::\w+)?>(?P<key>[^<]+)</arg_key(?::\w+)?>\s*<arg_value(?::\w+)?>",
+        value_end=r"</arg_value(?::\w+)?>",
+        end=r"</tool_call(?::\w+)?>",
+        blank=r"</?tool_calls(?::\w+)?>",
     ),
-    Dialect(
+    _named(
         "mistral",
-        named_json(
-            head=r"(?P<name>[^\s\[\]{}<>\"]+)(?:\[CALL_ID\](?P<id>[^\s\[]+))?\[ARGS\]",
-            stop=r"(?=\[TOOL_CALLS\])|</s>",
-            blank=r"\[TOOL_CALLS\](?!\s*\[)|</s>",
-        ).read,
+        head=r"(?P<name>[^\s\[\]{}<>\"]+)(?:\[CALL_ID\](?P<id>[^\s\[]+))?\[ARGS\]",
+        stop=r"(?=\[TOOL_CALLS\])|</s>",
+        blank=r"\[TOOL_CALLS\](?!\s*\[)|</s>",
     ),
-    Dialect("gemma", read_gemma),
+    Dialect("gemma", read_gemma, GEMMA_ARGUMENTS, EXAMPLES["gemma"]),
     json_dialect("mistral_array", "[TOOL_CALLS]", ""),
-    Dialect(
+    _named(
         "deepseek",
-        named_json(
-            # R1 is not firm in the low blocks between the words, nor in the words.
-            head=r"<[｜|]tool[▁_ ]call[▁_ ]begin[｜|]>(?:function)?<[｜|]tool[▁_ ]sep[｜|]>"
-            r"(?P<name>[^\s<]+)\s*```(?:json\s|\s*(?=\{))",
-            stop=r"```",
-            blank=r"<[｜|]tool[▁_ ](?:calls(?:[▁_ ](?:begin|end))?|call[▁_ ]end)[｜|]>|```",
-        ).read,
+        # R1 is not firm in the low blocks between the words, nor in the words.
+        head=r"<[｜|]tool[▁_ ]call[▁_ ]begin[｜|]>(?:function)?<[｜|]tool[▁_ ]sep[｜|]>"
+        r"(?P<name>[^\s<]+)\s*```(?:json\s|\s*(?=\{))",
+        stop=r"```",
+        blank=r"<[｜|]tool[▁_ ](?:calls(?:[▁_ ](?:begin|end))?|call[▁_ ]end)[｜|]>|```",
     ),
-    Dialect(
+    _named(
         "deepseek_v3.1",
-        named_json(
-            head=r"<｜tool▁call▁begin｜>(?P<name>[^\s<]+)<｜tool▁sep｜>(?=\s*[{\[])",
-            stop=r"<｜tool▁call▁end｜>",
-            blank=r"<｜tool▁(?:calls▁begin|calls▁end|call▁end)｜>",
-        ).read,
+        head=r"<｜tool▁call▁begin｜>(?P<name>[^\s<]+)<｜tool▁sep｜>(?=\s*[{\[])",
+        stop=r"<｜tool▁call▁end｜>",
+        blank=r"<｜tool▁(?:calls▁begin|calls▁end|call▁end)｜>",
     ),
-    Dialect(
+    _named(
         "kimi",
-        named_json(
-            head=r"<\|tool_call_begin\|>\s*(?P<id>(?:functions\.)?(?P<name>[^\s:<]+)(?::\d+)?)"
-            r"\s*<\|tool_call_argument_begin\|>",
-            stop=r"<\|tool_call_end\|>",
-            blank=r"<\|tool_call(?:s_section_begin|s_section_end|_end)\|>",
-        ).read,
+        head=r"<\|tool_call_begin\|>\s*(?P<id>(?:functions\.)?(?P<name>[^\s:<]+)(?::\d+)?)"
+        r"\s*<\|tool_call_argument_begin\|>",
+        stop=r"<\|tool_call_end\|>",
+        blank=r"<\|tool_call(?:s_section_begin|s_section_end|_end)\|>",
     ),
-    Dialect(
+    _named(
         "gpt_oss",
-        named_json(
-            head=r"(?:<\|start\|>assistant)?(?:<\|channel\|>[^<]*?)?\s*"
-            r"to=(?:functions\.)?(?P<name>[^\s<]+)[^{]*?<\|message\|>(?=\s*[^\s<])",
-            stop=r"(?=<\|(?:call|end|start|channel|eot)\|>)",
-            blank=r"<\|(?:call|end|eom|eot)\|>",
-        ).read,
+        head=r"(?:<\|start\|>assistant)?(?:<\|channel\|>[^<]*?)?\s*"
+        r"to=(?:functions\.)?(?P<name>[^\s<]+)[^{]*?<\|message\|>(?=\s*[^\s<])",
+        stop=r"(?=<\|(?:call|end|start|channel|eot)\|>)",
+        blank=r"<\|(?:call|end|eom|eot)\|>",
     ),
-    Dialect(
+    _tagged(
         "invoke",  # MiniMax, DeepSeek V3.2 and later, MiniCPM
-        tagged(
-            head=r"(?:<\|start\|>assistant)?(?:\s*to=[^\s<]+<\|message\|>)?"
-            r"(?:<[^<>\s]*(?:tool_calls?|function_calls)>\s*)?"
-            r"<(?:[^<>\s]*invoke|function) name=\"(?P<name>[^\"<>]+)\">",
-            key=r"<(?:[^<>\s]*parameter|param) name=\"(?P<key>[^\"<>]+)\""
-            r"(?: string=\"(?P<kind>\w+)\")?>",
-            value_end=r"</(?:[^<>\s]*parameter|param)>",
-            end=r"</(?:[^<>\s]*invoke|function)>",
-            blank=r"</?[^<>\s/]*(?:tool_calls?|function_calls)>|<\|eot\|>",
-        ).read,
+        head=r"(?:<\|start\|>assistant)?(?:\s*to=[^\s<]+<\|message\|>)?"
+        r"(?:<[^<>\s]*(?:tool_calls?|function_calls)>\s*)?"
+        r"<(?:[^<>\s]*invoke|function) name=\"(?P<name>[^\"<>]+)\">",
+        key=r"<(?:[^<>\s]*parameter|param) name=\"(?P<key>[^\"<>]+)\""
+        r"(?: string=\"(?P<kind>\w+)\")?>",
+        value_end=r"</(?:[^<>\s]*parameter|param)>",
+        end=r"</(?:[^<>\s]*invoke|function)>",
+        blank=r"</?[^<>\s/]*(?:tool_calls?|function_calls)>|<\|eot\|>",
     ),
-    Dialect(
+    _tagged(
         "minimax_m3",
-        tagged(
-            head=r"\]<\]minimax\[>\[<invoke name=\"(?P<name>[^\"<>]+)\">",
-            key=r"\]<\]minimax\[>\[<(?P<key>[^/<>]+)>",
-            value_end=r"\]<\]minimax\[>\[</[^<>]+>",
-            end=r"\]<\]minimax\[>\[</invoke>",
-            blank=r"\]<\]minimax\[>\[</?tool_call>",
-        ).read,
+        head=r"\]<\]minimax\[>\[<invoke name=\"(?P<name>[^\"<>]+)\">",
+        key=r"\]<\]minimax\[>\[<(?P<key>[^/<>]+)>",
+        value_end=r"\]<\]minimax\[>\[</[^<>]+>",
+        end=r"\]<\]minimax\[>\[</invoke>",
+        blank=r"\]<\]minimax\[>\[</?tool_call>",
     ),
     json_dialect("command_r", "<|START_ACTION|>", "<|END_ACTION|>"),
     json_dialect("granite", "<|tool_call|>", "<|/tool_call|>"),  # and Phi-4-mini
@@ -144,50 +152,40 @@ DIALECTS: Final = (
     json_dialect("llama_python_start", "<|python_start|>", "<|python_end|>"),
     json_dialect("functools", "functools", ""),
     json_dialect("function_call", "<|function_call|>", ""),
-    Dialect(
+    _named(
         "functionary_v3.1",
-        named_json(
-            head=r"<function=(?P<name>[^>\s]+)>(?=\s*\{)",
-            stop=r"</function>",
-            blank=r"</function>",
-        ).read,
+        head=r"<function=(?P<name>[^>\s]+)>(?=\s*\{)",
+        stop=r"</function>",
+        blank=r"</function>",
     ),
-    Dialect(
+    _named(
         "solar",
-        named_json(
-            head=r"<\|tool_call:begin\|>(?P<id>[^\s<]+)<\|tool_call:name\|>(?P<name>[^\s<]+)"
-            r"<\|tool_call:args\|>",
-            stop=r"<\|tool_call:end\|>",
-            blank=r"<\|tool_calls\|>|<\|tool_call:end\|>|<\|calls\|>",
-        ).read,
+        head=r"<\|tool_call:begin\|>(?P<id>[^\s<]+)<\|tool_call:name\|>(?P<name>[^\s<]+)"
+        r"<\|tool_call:args\|>",
+        stop=r"<\|tool_call:end\|>",
+        blank=r"<\|tool_calls\|>|<\|tool_call:end\|>|<\|calls\|>",
     ),
-    Dialect(
+    _tagged(
         "kimi_k3",
-        tagged(
-            head=r"<\|open\|>call tool=\"(?P<name>[^\"]+)\"[^<]*<\|sep\|>",
-            key=r"<\|open\|>argument key=\"(?P<key>[^\"]+)\"(?: type=\"(?P<kind>\w+)\")?<\|sep\|>",
-            value_end=r"<\|close\|>argument<\|sep\|>",
-            end=r"<\|close\|>call<\|sep\|>",
-            blank=r"<\|(?:open|close)\|>tools<\|sep\|>",
-        ).read,
+        head=r"<\|open\|>call tool=\"(?P<name>[^\"]+)\"[^<]*<\|sep\|>",
+        key=r"<\|open\|>argument key=\"(?P<key>[^\"]+)\"(?: type=\"(?P<kind>\w+)\")?<\|sep\|>",
+        value_end=r"<\|close\|>argument<\|sep\|>",
+        end=r"<\|close\|>call<\|sep\|>",
+        blank=r"<\|(?:open|close)\|>tools<\|sep\|>",
     ),
-    Dialect(
+    _named(
         "apertus",
-        named_json(
-            head=r"(?:<\|tools_prefix\|>\s*\[|,)\s*\{\s*\"(?P<name>[^\"]+)\"\s*:(?=\s*\{)",
-            stop=r"\}",
-            blank=r"[}\]]|<\|tools_suffix\|>",
-        ).read,
+        head=r"(?:<\|tools_prefix\|>\s*\[|,)\s*\{\s*\"(?P<name>[^\"]+)\"\s*:(?=\s*\{)",
+        stop=r"\}",
+        blank=r"[}\]]|<\|tools_suffix\|>",
     ),
     BARE_JSON,
     PYTHONIC,
-    Dialect(
+    _named(
         "functionary_v3.2",
-        named_json(
-            head=r"(?:>>>)?(?P<name>[A-Za-z_][\w.\-]*)\s*\n(?=\s*\{)",
-            stop=r"(?=>>>)",
-            blank=r">>>all\n[^>]*",
-        ).read,
+        head=r"(?:>>>)?(?P<name>[A-Za-z_][\w.\-]*)\s*\n(?=\s*\{)",
+        stop=r"(?=>>>)",
+        blank=r">>>all\n[^>]*",
     ),
 )
 

@@ -14,6 +14,7 @@ from jsonschema.validators import validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from paddler.agent.worker.gbnf.alternatives import plain_properties
 from paddler.agent.worker.tool_calls.reading import ParameterSchemas
 from paddler.messages.chat import Tool
 from paddler.messages.tools import ParsedToolCall
@@ -26,7 +27,7 @@ _NOTHING_TO_FETCH: Final[Registry[Any]] = Registry()
 
 def parameter_schemas(tools: Sequence[Tool]) -> ParameterSchemas:
     """By tool, the schemas of its parameters; none for a tool that declares none."""
-    return {tool.function.name: _properties(tool) for tool in tools}
+    return {tool.function.name: plain_properties(_schema(tool)) for tool in tools}
 
 
 def invalid_schema(tools: Sequence[Tool]) -> str | None:
@@ -79,11 +80,6 @@ def _violation(arguments: Any, schema: dict[str, Any]) -> str | None:
 def _schema(tool: Tool) -> dict[str, Any]:
     """The schema as it was given; everything is allowed where there is none."""
     return tool.function.parameters or {}
-
-
-def _properties(tool: Tool) -> dict[str, Any]:
-    properties = _schema(tool).get("properties")
-    return properties if isinstance(properties, dict) else {}
 
 
 def _dialect(schema: dict[str, Any]) -> type[Validator]:

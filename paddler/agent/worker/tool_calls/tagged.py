@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from paddler.agent.worker.gbnf.alternatives import json_types
 from paddler.agent.worker.tool_calls.reading import (
     NOT_JSON,
     ArgumentsFragment,
@@ -83,7 +84,7 @@ def typed_value(text: str, schema: object, kind: str | None) -> object:
     """
     if kind in ("string", "true"):
         return text
-    types = _types(schema)
+    types = named_types(schema)
     if types == {"string"}:
         return text
     value = _PYTHON_LITERALS.get(text, NOT_JSON)
@@ -91,12 +92,12 @@ def typed_value(text: str, schema: object, kind: str | None) -> object:
         value = decode_json(text)
     if value is NOT_JSON:
         return text
-    if "string" in types and not types & _json_types(value):
+    if "string" in types and not types & json_types(value):
         return text
     return value
 
 
-def _types(schema: object) -> set[str]:
+def named_types(schema: object) -> set[str]:
     """The JSON types that a schema names for its values; empty: it names none."""
     if not isinstance(schema, dict):
         return set()
@@ -106,32 +107,14 @@ def _types(schema: object) -> set[str]:
     if isinstance(named, list):
         return {name for name in named if isinstance(name, str)}
     if "const" in schema:
-        return _json_types(schema["const"])
+        return json_types(schema["const"])
     values, *branches = (schema.get(key) for key in ("enum", "anyOf", "oneOf"))
     if isinstance(values, list):
-        return {name for value in values for name in _json_types(value)}
+        return {name for value in values for name in json_types(value)}
     return {
         name
         for branch in branches
         if isinstance(branch, list)
         for schema in branch
-        for name in _types(schema)
+        for name in named_types(schema)
     }
-
-
-def _json_types(value: object) -> set[str]:
-    match value:
-        case None:
-            return {"null"}
-        case bool():
-            return {"boolean"}
-        case int():
-            return {"integer", "number"}
-        case float():
-            return {"number"}
-        case str():
-            return {"string"}
-        case list():
-            return {"array"}
-        case _:
-            return {"object"}

@@ -1,0 +1,1 @@
+"""Grammars in llama.cpp's notation: written from JSON schemas, checked before they are compiled."""
