@@ -56,6 +56,7 @@ class Tool(Struct, frozen=True, tag_field="type", tag="function"):
 class Chat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A conversation to continue.
 
+    ``grammar_after_reasoning``: a model that reasons may do so before the grammar rules.
     ``parses_calls``: tool calls are parsed and checked at the end. ``must_call``: the answer
     is a tool call, of ``only_tool`` if that names one. ``variables`` go to the chat template.
     """
@@ -65,6 +66,7 @@ class Chat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     enable_thinking: bool
     add_generation_prompt: bool = True
     grammar: Grammar | None = None
+    grammar_after_reasoning: bool = False
     tools: list[Tool] = msgspec.field(default_factory=list)
     parses_calls: bool = False
     must_call: bool = False

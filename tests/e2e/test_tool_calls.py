@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from openai import OpenAI
 
 from paddler.messages.state import DEFAULT_DESIRED_STATE
 from tests.e2e.fleet import PATIENT, Fleet, ask, conversation, request, usage_of, wait_until
@@ -96,6 +97,23 @@ TOOLS = [
 ]
 
 
+CITY_NAMES = ["Paris", "Rome"]
+CITIES: list[Any] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "parameters": {
+                "type": "object",
+                "properties": {"location": {"type": "string", "enum": CITY_NAMES}},
+                "required": ["location"],
+                "additionalProperties": False,
+            },
+        },
+    }
+]
+
+
 @pytest.fixture(scope="module")
 def tool_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with Fleet(tmp_path_factory.mktemp("tools"), *PATIENT) as fleet:
@@ -159,7 +177,42 @@ def test_a_call_is_parsed_in_the_dialect_that_the_template_teaches(
     usage = usage_of(messages)
     assert usage["tool_call_tokens"] > 0
 
-    # The same over the socket.
+    # What the model is made to write on the OpenAI service, in its own dialect.
+    with OpenAI(
+        base_url=f"http://127.0.0.1:{tool_fleet.openai}/v1", api_key="x", max_retries=0
+    ) as openai:
+        (choice,) = openai.chat.completions.create(
+            model="any",
+            messages=[{"role": "user", "content": "What is the weather in Paris?"}],
+            tools=CITIES,
+            tool_choice="required",
+            parallel_tool_calls=False,
+            max_tokens=100,
+        ).choices
+        assert choice.finish_reason == "tool_calls"
+        (made,) = choice.message.tool_calls or []
+        assert made.type == "function"
+        assert made.function.name == "get_weather"
+        assert json.loads(made.function.arguments) in [{"location": city} for city in CITY_NAMES]
+        fragments = [
+            call.function
+            for chunk in openai.chat.completions.create(
+                model="any",
+                messages=[{"role": "user", "content": "What is the weather in Paris?"}],
+                tools=CITIES,
+                tool_choice={"type": "function", "function": {"name": "get_weather"}},
+                parallel_tool_calls=False,
+                max_tokens=100,
+                stream=True,
+            )
+            for call in chunk.choices[0].delta.tool_calls or []
+        ]
+        assert fragments[0] is not None
+        assert fragments[0].name == "get_weather"
+        arguments = "".join(one.arguments or "" for one in fragments if one is not None)
+        assert json.loads(arguments) in [{"location": city} for city in CITY_NAMES]
+
+    # The same as at first, over the socket.
     with open_socket(tool_fleet) as client:
         send(client, "x", calling(text))
         over_socket = collect(client, "x")["x"]

@@ -41,6 +41,7 @@ class Answer:
         "_call_stream",
         "_call_text",
         "_form",
+        "_limits_calls",
         "_max_calls",
         "_parses_calls",
         "_scores",
@@ -74,6 +75,7 @@ class Answer:
         self._stop = StopTexts(delivery.stop) if delivery.stop else None
         self._scores = Scores() if is_scored else None
         self._max_calls = delivery.max_calls
+        self._limits_calls = delivery.limits_calls
         self._call_text: list[str] = []
         self._call_stream = (
             ToolCallStream(own=form.dialect, schemas=parameter_schemas(tools))
@@ -124,9 +126,10 @@ class Answer:
 
     @property
     def limited_tokens(self) -> int:
-        """Tokens that count towards ``max_tokens``: all but those of tool calls."""
-        counts = self._splitter.counts
-        return sum(counts.values()) - counts[FrameKind.TOOL_CALL] + self._splitter.held_tokens
+        """Tokens that count towards ``max_tokens``: those of tool calls only if asked for."""
+        if self._limits_calls:
+            return self.tokens
+        return self.tokens - self._splitter.counts[FrameKind.TOOL_CALL]
 
     @property
     def tokens(self) -> int:

@@ -10,7 +10,9 @@ from paddler.agent.worker.chat_template import TemplateRenderError
 from paddler.agent.worker.grammar import Gbnf, SchemaNotSupported, gbnf_of
 from paddler.agent.worker.images import IMAGE_MARKER, ImageRefused, RgbImage
 from paddler.agent.worker.markers import ModelFormat, Renderer
+from paddler.agent.worker.sections import REASONING, SectionSplitter
 from paddler.agent.worker.tool_calls import schemas
+from paddler.agent.worker.tool_calls.grammars import behind_reasoning, forced_calls, readable
 from paddler.messages.chat import Chat, Message, Tool, chat_of
 from paddler.messages.inference import (
     ContinueFromRawPrompt,
@@ -41,7 +43,8 @@ class Prompt(NamedTuple):
     """What is decoded, and what its answer obeys.
 
     The text has a marker in the place of each image. ``is_constrained``: the grammar is the
-    request's own, so that nothing in the answer is a tool call.
+    request's own, so that nothing in the answer is a tool call. ``forces_calls``: it is that
+    of tool calls.
     """
 
     text: str
@@ -51,6 +54,7 @@ class Prompt(NamedTuple):
     tools: Sequence[Tool] = ()
     parses_calls: bool = False
     is_constrained: bool = False
+    forces_calls: bool = False
 
 
 class PromptMaker:
@@ -85,6 +89,8 @@ class PromptMaker:
             case RawPromptJob(request):
                 return self._make_raw(request)
             case ConversationJob(request):
+                if request.grammar is not None and request.enable_thinking:
+                    return GeneratedTokenResult(grammar_incompatible_with_thinking=INCOMPATIBLE)
                 return self._make_chat(chat_of(request))
             case ChatJob(chat):
                 return self._make_chat(chat)
@@ -98,7 +104,7 @@ class PromptMaker:
     def begin_answer(self, prompt: Prompt, *, delivery: Delivery, is_scored: bool) -> Answer:
         """What splits the answer to a prompt."""
         return Answer(
-            self._form,
+            readable(self._form) if prompt.forces_calls else self._form,
             prompt.text,
             tools=prompt.tools,
             parses_calls=prompt.parses_calls,
@@ -116,8 +122,6 @@ class PromptMaker:
         )
 
     def _make_chat(self, chat: Chat) -> Prompt | GeneratedTokenResult:
-        if chat.grammar is not None and chat.enable_thinking:
-            return GeneratedTokenResult(grammar_incompatible_with_thinking=INCOMPATIBLE)
         grammar = _gbnf(chat.grammar)
         if isinstance(grammar, GeneratedTokenResult):
             return grammar
@@ -136,15 +140,51 @@ class PromptMaker:
         parses_calls = chat.parses_calls and bool(chat.tools)
         if parses_calls and (why := self._checks.invalid_schema(chat.tools)) is not None:
             return GeneratedTokenResult(tool_schema_invalid=why)
+        if grammar is not None and chat.grammar_after_reasoning:
+            grammar = behind_reasoning(
+                self._form,
+                grammar,
+                starts_in_reasoning=self._starts_in_reasoning(text),
+                thinks=chat.enable_thinking,
+            )
+        calls = self._grammar_of_calls(chat, text) if grammar is None else None
+        if isinstance(calls, GeneratedTokenResult):
+            return calls
         return Prompt(
             text,
             chat.max_tokens,
-            grammar,
+            grammar or calls,
             images,
             tuple(chat.tools),
             parses_calls,
             is_constrained=grammar is not None,
+            forces_calls=calls is not None,
         )
+
+    def _grammar_of_calls(self, chat: Chat, text: str) -> Gbnf | GeneratedTokenResult | None:
+        """What calls obey: those that must be made, and those of tools that are strict."""
+        loose = [tool.function.name for tool in chat.tools if not tool.function.strict]
+        if not chat.must_call and len(loose) == len(chat.tools):
+            return None
+        try:
+            return forced_calls(
+                self._form,
+                chat.tools,
+                only=chat.only_tool,
+                is_required=chat.must_call,
+                may_repeat=chat.may_repeat_calls,
+                starts_in_reasoning=self._starts_in_reasoning(text),
+                thinks=chat.enable_thinking,
+                loose=() if chat.must_call else loose,
+            )
+        except SchemaNotSupported as error:
+            if not chat.must_call:
+                return None  # Calls are checked at the end all the same.
+            return GeneratedTokenResult(tool_schema_invalid=str(error))
+
+    def _starts_in_reasoning(self, text: str) -> bool:
+        splitter = SectionSplitter(self._form.markers, text, expects_calls=False)
+        return splitter.section is REASONING
 
     def _images_of(self, chat: Chat) -> Sequence[RgbImage] | GeneratedTokenResult:
         urls = [

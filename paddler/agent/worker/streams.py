@@ -84,7 +84,6 @@ class _Stream:
     __slots__ = (
         "answer",
         "cached_prompt_tokens",
-        "is_scored",
         "max_tokens",
         "prompt",
         "prompt_tokens",
@@ -99,14 +98,11 @@ class _Stream:
         sequence: BatchSequence,
         answer: Answer,
         max_tokens: int,
-        *,
-        is_scored: bool,
     ) -> None:
         self.stream_id = stream_id
         self.prompt = prompt
         self.sequence = sequence
         self.max_tokens = max_tokens
-        self.is_scored = is_scored
         self.prompt_tokens = len(prompt.tokens) - prompt.image_cells
         self.cached_prompt_tokens = sequence.decoded
         self.answer = answer
@@ -313,7 +309,6 @@ class Streams:
             BatchSequence(slot, list(tokenized.tokens), cached=shared, images=tokenized.images),
             self._prompts.begin_answer(prompt, delivery=command.delivery, is_scored=is_scored),
             prompt.max_tokens,
-            is_scored=is_scored,
         )
         self._running[slot] = stream
         self._write_row(stream)
@@ -325,10 +320,8 @@ class Streams:
         # The token that ends an answer counts, and says nothing.
         if is_end:
             tellings = answer.feed(b"")
-        elif stream.is_scored:
-            tellings = answer.feed(self._engine.piece(token), self._score(stream.slot))
         else:
-            tellings = answer.feed(self._engine.piece(token))
+            tellings = answer.feed(self._engine.piece(token), self._score(stream.slot))
         self._tell(stream, tellings)
         if is_end or answer.has_stopped:
             self._finish(stream, "stop")
@@ -338,9 +331,11 @@ class Streams:
             # One that remembers by a state fills no cells: it would go on for ever.
             self._fail(stream, EVICTED)
 
-    def _score(self, slot: int) -> TokenScore:
-        """How likely the token drawn last was, and which others might have been."""
+    def _score(self, slot: int) -> TokenScore | None:
+        """How likely the token drawn last was, and which others might have been, if asked for."""
         scored = self._engine.logprobs(slot)
+        if scored is None:
+            return None
         return TokenScore(
             self._scored_token(scored.token, scored.logprob),
             [self._scored_token(token, logprob) for token, logprob in scored.top],

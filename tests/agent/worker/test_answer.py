@@ -216,6 +216,13 @@ def test_a_call_is_told_before_it_is_complete() -> None:
     ]
 
 
+@pytest.mark.parametrize(("limits_calls", "limited"), [(False, 0), (True, 3)])
+def test_the_tokens_of_calls_are_limited_if_asked_for(limits_calls: bool, limited: int) -> None:
+    answer = calling(limits_calls=limits_calls)
+    told(answer, "<tool_call>", "{", '"name"')
+    assert (answer.tokens, answer.limited_tokens) == (3, limited)
+
+
 def test_an_answer_ends_before_one_call_too_many() -> None:
     answer = calling(max_calls=1)
     tellings = told(answer, CALL % 1, "\n")

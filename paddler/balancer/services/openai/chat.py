@@ -114,7 +114,8 @@ def whole_choice(
         index=index,
         message=api.AnswerMessage(
             role="assistant",
-            content=None if choice.calls and not content else content,
+            # White space between calls is no content.
+            content=None if choice.calls and not content.strip() else content,
             refusal=None,
             annotations=[],
             reasoning_content=reasoning if reasoning and shows_reasoning else msgspec.UNSET,

@@ -67,6 +67,7 @@ def agent_request(request: api.ChatCompletionRequest) -> AgentRequest:
                 max_tokens=DEFAULT_MAX_TOKENS if limit is None else limit,
                 enable_thinking=thinks(request, variables),
                 grammar=grammar,
+                grammar_after_reasoning=grammar is not None,
                 tools=tools,
                 parses_calls=bool(tools),
                 must_call=must_call,
@@ -80,6 +81,7 @@ def agent_request(request: api.ChatCompletionRequest) -> AgentRequest:
             stop=stop_texts(request.stop),
             call_deltas=bool(tools),
             max_calls=None if is_parallel else 1,
+            limits_calls=True,
         ),
     )
 

@@ -78,6 +78,7 @@ def agent_request(request: api.ResponsesRequest) -> AgentRequest:
                 max_tokens=DEFAULT_MAX_TOKENS if limit is None else limit,
                 enable_thinking=effort != "none",
                 grammar=grammar,
+                grammar_after_reasoning=grammar is not None,
                 tools=tools,
                 parses_calls=bool(tools),
                 must_call=must_call,
@@ -87,7 +88,11 @@ def agent_request(request: api.ResponsesRequest) -> AgentRequest:
             )
         ),
         sampling=sampling_of(request),
-        delivery=Delivery(call_deltas=bool(tools), max_calls=None if is_parallel else 1),
+        delivery=Delivery(
+            call_deltas=bool(tools),
+            max_calls=None if is_parallel else 1,
+            limits_calls=True,
+        ),
     )
 
 

@@ -108,11 +108,11 @@ def test_log_probabilities_and_biases_are_the_samplers() -> None:
 @pytest.mark.parametrize(
     ("changes", "delivery"),
     [
-        ({}, Delivery()),
-        ({"stop": "a"}, Delivery(stop=("a",))),
-        ({"stop": ["a", "", "b"]}, Delivery(stop=("a", "b"))),
-        ({"tools": [{"type": "web_search"}]}, Delivery()),
-        ({"parallel_tool_calls": False}, Delivery(max_calls=1)),
+        ({}, Delivery(limits_calls=True)),
+        ({"stop": "a"}, Delivery(stop=("a",), limits_calls=True)),
+        ({"stop": ["a", "", "b"]}, Delivery(stop=("a", "b"), limits_calls=True)),
+        ({"tools": [{"type": "web_search"}]}, Delivery(limits_calls=True)),
+        ({"parallel_tool_calls": False}, Delivery(max_calls=1, limits_calls=True)),
     ],
 )
 def test_delivery_is_what_the_request_sets(changes: dict[str, Any], delivery: Delivery) -> None:
