@@ -187,7 +187,7 @@ def test_a_call_is_parsed_in_the_dialect_that_the_template_teaches(
             tools=CITIES,
             tool_choice="required",
             parallel_tool_calls=False,
-            max_tokens=100,
+            max_tokens=300,
         ).choices
         assert choice.finish_reason == "tool_calls"
         (made,) = choice.message.tool_calls or []
@@ -202,7 +202,7 @@ def test_a_call_is_parsed_in_the_dialect_that_the_template_teaches(
                 tools=CITIES,
                 tool_choice={"type": "function", "function": {"name": "get_weather"}},
                 parallel_tool_calls=False,
-                max_tokens=100,
+                max_tokens=300,
                 stream=True,
             )
             for call in chunk.choices[0].delta.tool_calls or []
