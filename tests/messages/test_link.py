@@ -156,3 +156,10 @@ def test_a_packet_is_laid_out_as_documented(
     kind: PacketKind, body: bytes, finished: tuple[int, ...], packet: bytes
 ) -> None:
     assert encode_packet(kind, body, finished) == packet
+
+
+def test_bias_keeps_its_tokens_as_numbers() -> None:
+    sampling = link.Sampling(logit_bias={7: -100.0}, top_logprobs=0)
+    text = link.encode(sampling)
+    assert text == b'{"logit_bias":{"7":-100.0},"top_logprobs":0}'
+    assert msgspec.json.decode(text, type=link.Sampling) == sampling

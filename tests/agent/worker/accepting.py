@@ -9,7 +9,7 @@ from llama_cpp import llama_cpp
 from paddler.agent.worker.candidates import Candidates
 from paddler.agent.worker.engine_llama import Model
 from paddler.agent.worker.gbnf.writing import Gbnf
-from paddler.agent.worker.grammar_sampler import GrammarSampler
+from paddler.agent.worker.grammar_sampler import FirstBytes, GrammarSampler
 
 
 class Acceptor:
@@ -63,6 +63,11 @@ class Acceptor:
             return None
         finally:
             sampler.close()
+
+    @functools.cached_property
+    def first_bytes(self) -> FirstBytes:
+        """The first bytes of the vocabulary's tokens."""
+        return FirstBytes(self.model.vocab)
 
     @functools.cached_property
     def _parts_of_chars(self) -> list[int]:

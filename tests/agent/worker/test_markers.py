@@ -243,6 +243,25 @@ def test_dialect_of_an_unknown_wrapper_reads_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "calls", "shown"),
+    [
+        (CHATML, 2, "<tool_call>\n{"),
+        (BRACKETS, 2, "[TOOL_CALLS]probe_function[ARGS]{"),
+        (BARE, 1, '{"name": "probe_function", "parameters": {'),
+        (UNKNOWN_WRAPPER, 2, "<my_call>\n{"),
+    ],
+)
+def test_example_of_calls_is_what_the_template_writes(source: str, calls: int, shown: str) -> None:
+    form = probed(source)
+    assert form.example.startswith(shown)
+    assert form.example.count("probe_function") == calls
+
+
+def test_template_that_shows_no_calls_gives_no_example() -> None:
+    assert probed(TOLD).example == ""
+
+
+@pytest.mark.parametrize(
     ("source", "form"),
     [
         (CHATML, HistoryForm()),

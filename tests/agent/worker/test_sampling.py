@@ -1,3 +1,5 @@
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -63,6 +65,12 @@ def test_any_seed_becomes_one_that_llama_cpp_keeps(asked: int, used: int) -> Non
     assert resolve(parameters(), Sampling(seed=asked), context_size=256).seed == used
 
 
+def test_bias_is_that_of_the_request_or_none() -> None:
+    assert resolve(parameters(), Sampling(), context_size=256).logit_bias == {}
+    biased = Sampling(logit_bias={5: 2.0})
+    assert resolve(parameters(), biased, context_size=256).logit_bias == {5: 2.0}
+
+
 def test_requests_without_a_seed_get_different_ones() -> None:
     drawn = {resolve(parameters(), Sampling(), context_size=256).seed for _ in range(8)}
     assert len(drawn) > 1
@@ -82,6 +90,15 @@ def test_requests_without_a_seed_get_different_ones() -> None:
         ({"top_p": 0.0}, [Stage("top_p", (0.0, 1)), Stage("dist", (7,))]),
         ({"min_p": 0.1}, [Stage("min_p", (0.1, 1)), Stage("dist", (7,))]),
         ({"temperature": 0.5}, [Stage("temp", (0.5,)), Stage("dist", (7,))]),
+        (
+            {"logit_bias": {3: 1.5, 98: -100.0}, "penalty_repeat": 1.5},
+            [
+                Stage("logit_bias", (99, ((3, 1.5), (98, -100.0)))),
+                Stage("penalties", (99, 64, 1.5, 0.0, 0.0)),
+                Stage("dist", (7,)),
+            ],
+        ),
+        ({"logit_bias": {-1: 5.0, 99: 5.0, 3: 0.0}}, [Stage("dist", (7,))]),
         ({"temperature": 0.0, "top_k": 5, "top_p": 0.5, "min_p": 0.1}, [Stage("greedy", ())]),
         (
             {"temperature": 0.0, "penalty_frequency": 0.5},
@@ -101,6 +118,6 @@ def test_requests_without_a_seed_get_different_ones() -> None:
     ],
 )
 def test_chain_has_the_stages_that_change_something(
-    changes: dict[str, float], chain: list[Stage]
+    changes: dict[str, Any], chain: list[Stage]
 ) -> None:
     assert stages(msgspec.structs.replace(OFF, **changes), vocabulary_size=99) == chain

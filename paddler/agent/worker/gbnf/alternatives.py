@@ -14,6 +14,9 @@ from paddler.agent.worker.gbnf.writing import NotWritable, SchemaNotSupported
 # Alternatives, constants and combinations of them that are looked at in one document.
 MAX_STEPS: Final = 10_000
 
+# Of numbers, and of how many there may be of something; either sign.
+MAX_BOUND: Final = 1e30
+
 JSON_TYPES: Final = ("object", "array", "string", "number", "boolean", "null")
 _TYPES: Final = (*JSON_TYPES, "integer")
 
@@ -278,8 +281,8 @@ def _number(schema: Mapping[str, Any], key: str) -> float | None:
     value = schema.get(key)
     if value is None or isinstance(value, bool):
         return None
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise SchemaNotSupported(f"{key} is a number, not {shortened(value)}")
+    if not isinstance(value, int | float) or not abs(value) < MAX_BOUND:
+        raise SchemaNotSupported(f"{key} is a number below {MAX_BOUND:g}, not {shortened(value)}")
     return value
 
 
@@ -294,7 +297,7 @@ def most_of(schema: Mapping[str, Any], key: str) -> int | None:
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < 0:
+    if not is_number or not 0 <= value < MAX_BOUND:
         raise SchemaNotSupported(f"{key} is a number of 0 or more, not {shortened(value)}")
     return int(value)
 

@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -85,4 +85,33 @@ def test_schemas_of_parameters_are_found_by_tool() -> None:
     assert parameter_schemas(TOOLS) == {
         "get_weather": {"days": {"type": "integer"}},
         "anything": {},
+    }
+
+
+def test_schemas_of_parameters_tell_what_references_and_combinations_mean() -> None:
+    class AnyFunction(NamedTuple):
+        name: str
+        parameters: Any
+
+    class AnyTool(NamedTuple):
+        function: AnyFunction
+
+    parameters = {
+        "$defs": {"color": {"enum": ["red", 7]}, "loop": {"$ref": "#/$defs/loop"}},
+        "allOf": [{"properties": {"a": {"$ref": "#/$defs/color"}}}],
+        "properties": {
+            "b": {"allOf": [{"type": ["string", "null"]}, {"maxLength": 3}]},
+            "c": {"anyOf": [{"$ref": "#/$defs/color"}, {}]},
+            "d": {"$ref": "https://example.invalid/x"},
+            "e": {"$ref": "#/$defs/loop"},
+        },
+    }
+    assert parameter_schemas([AnyTool(AnyFunction("f", parameters))]) == {  # type: ignore[list-item]
+        "f": {
+            "a": {"anyOf": [{"enum": ["red"]}, {"enum": [7]}]},
+            "b": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "c": {},
+            "d": {"$ref": "https://example.invalid/x"},
+            "e": {"anyOf": []},
+        }
     }
