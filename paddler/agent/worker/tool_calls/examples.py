@@ -149,6 +149,9 @@ EXAMPLES: Final = {
     "tool_calls": f"<tool_calls>\n{_OBJECT}\n{_OBJECT}\n</tool_calls>",
     "toolcall": f"<TOOLCALL>{_ARRAY}</TOOLCALL>",
     "llama_python_tag": f"<|python_tag|>{_OBJECT}; {_OBJECT}",
+    "llama_python_start": (
+        f"<|python_start|>{_OBJECT}<|python_end|><|python_start|>{_OBJECT}<|python_end|>"
+    ),
     "functools": f"functools{_ARRAY}",
     "function_call": f"<|function_call|>{_OBJECT}",
     "functionary_v3.1": _FUNCTIONARY_CALL * 2,
