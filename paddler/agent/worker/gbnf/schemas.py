@@ -94,12 +94,18 @@ class ObjectForm(Protocol):
 
 
 class SchemaRules:
-    """Rules for the values of one document's schemas, in one notation."""
+    """Rules for the values of one document's schemas, in one notation.
 
-    def __init__(self, rules: Rules, document: Any, notation: Notation) -> None:
+    ``sorts_keys``: properties come in the order of the alphabet, not of their declaration.
+    """
+
+    def __init__(
+        self, rules: Rules, document: Any, notation: Notation, *, sorts_keys: bool = False
+    ) -> None:
         self.rules = rules
         self.notation = notation
         self._alternatives = Alternatives(document)
+        self._sorts_keys = sorts_keys
         self.form: ObjectForm = _NotationForm(self)
         # By identity: a schema that contains itself is reached again as the same object.
         self._done: dict[int, _Done] = {}
@@ -295,6 +301,8 @@ class SchemaRules:
         written, ``names`` what may come after that which all members begin with.
         """
         properties, required = properties_of(schema)
+        if self._sorts_keys:
+            properties = dict(sorted(properties.items()))
         names = ""  # no more members
         is_needed = False  # one of those that follow is required
         following = EMPTY

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from paddler.agent.worker.gbnf.notations import (
+    Notation,
     gemma_notation,
     json_notation,
     python_notation,
@@ -14,7 +15,7 @@ from paddler.agent.worker.gbnf.notations import (
 )
 from paddler.agent.worker.gbnf.schemas import SchemaRules
 from paddler.agent.worker.gbnf.writing import NotWritable, Rules, literal
-from paddler.agent.worker.tool_calls.examples import ARGUMENTS
+from paddler.agent.worker.tool_calls.examples import ARGUMENTS, has_sorted_keys
 
 
 class Arguments(Protocol):
@@ -34,6 +35,11 @@ class Arguments(Protocol):
     def end(self, before: str, after: str) -> int:
         """Where the call ends in what follows its arguments; the rest may be left out."""
         ...
+
+
+def schema_rules(rules: Rules, schema: Any, notation: Notation, example: str) -> SchemaRules:
+    """Rules for arguments that are written like those of the example."""
+    return SchemaRules(rules, schema, notation, sorts_keys=has_sorted_keys(example))
 
 
 class _Bracketed:
@@ -71,7 +77,7 @@ class _JsonArguments(_Bracketed):
         return None
 
     def expression(self, rules: Rules, example: str, schema: Any, hint: str) -> str:
-        walker = SchemaRules(rules, schema, json_notation(rules))
+        walker = schema_rules(rules, schema, json_notation(rules), example)
         return walker.object(schema, walker.form, hint)
 
 
@@ -85,7 +91,7 @@ class _GemmaArguments(_Bracketed):
         return None if found is None else found.span(1)
 
     def expression(self, rules: Rules, example: str, schema: Any, hint: str) -> str:
-        walker = SchemaRules(rules, schema, gemma_notation(rules))
+        walker = schema_rules(rules, schema, gemma_notation(rules), example)
         return walker.object(schema, _Bare(walker), hint)
 
 
@@ -111,7 +117,7 @@ class _PythonArguments(_Bracketed):
         return None if found is None else found.span(1)
 
     def expression(self, rules: Rules, example: str, schema: Any, hint: str) -> str:
-        walker = SchemaRules(rules, schema, python_notation(rules))
+        walker = schema_rules(rules, schema, python_notation(rules), example)
         return walker.object(schema, _Keywords(walker), hint)
 
 

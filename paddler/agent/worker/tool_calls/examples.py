@@ -47,6 +47,11 @@ def call_text(example: str, find_arguments: FindArguments) -> CallText | None:
     )
 
 
+def has_sorted_keys(arguments: str) -> bool:
+    """Whether an example has its keys in the order of the alphabet, which is not how they came."""
+    return arguments.find(NUMBER_KEY) < arguments.find(TEXT_KEY)
+
+
 def _places(example: str, find_arguments: FindArguments) -> Iterator[tuple[int, int]]:
     """Where the arguments of the calls stand, each behind the name of its call."""
     position = 0

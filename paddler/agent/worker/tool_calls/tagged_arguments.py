@@ -26,6 +26,7 @@ from paddler.agent.worker.gbnf.writing import (
     repeated,
     until,
 )
+from paddler.agent.worker.tool_calls.arguments import schema_rules
 from paddler.agent.worker.tool_calls.examples import NUMBER, NUMBER_KEY, TEXT, TEXT_KEY
 from paddler.agent.worker.tool_calls.tagged import Tagged, named_types, typed_value
 
@@ -76,7 +77,7 @@ class TaggedArguments:
 
     def expression(self, rules: Rules, example: str, schema: Any, hint: str) -> str:
         """An atom for the arguments that a schema allows."""
-        walker = SchemaRules(rules, schema, json_notation(rules))
+        walker = schema_rules(rules, schema, json_notation(rules), example)
         members = _Members(walker, self._syntax, _tags(example), plain_properties(schema))
         return walker.object(schema, members, hint)
 

@@ -314,6 +314,14 @@ def test_call_whose_closing_may_be_the_end_of_the_answer_needs_none(
     )
 
 
+def test_keys_are_sorted_where_the_template_sorts_them(smollm2_grammars: Acceptor) -> None:
+    source = templates.MIXED.replace("arguments.items()", "arguments | dictsort")
+    form = templates.probed(source)
+    call = '<|tool_call>call:f{n:7,text:<|"|>x<|"|>}<tool_call|>'
+    assert smollm2_grammars.refused(forced(form, SAMPLES), call) is None
+    assert not smollm2_grammars.accepts(forced(form, SAMPLES), SHOWN["MIXED"])
+
+
 # --- reasoning before ---------------------------------------------------------------------------
 
 THOUGHT = 'Hm. <b> {"name": 1} [f(\n\n'
