@@ -93,9 +93,10 @@ def forced_calls(
     return rules.grammar(
         turn.led_to(
             calls.expression(),
-            calls.shortcuts(),
             starts_in_reasoning=starts_in_reasoning,
             thinks=thinks,
+            shortcuts=calls.shortcuts(),
+            has_blanks=True,
         )
     )
 
@@ -105,12 +106,12 @@ def behind_reasoning(
 ) -> Gbnf:
     """The grammar for answers that may reason first, and whose content the given one rules.
 
-    Without reasoning it is the given one, but for models whose answers begin with a header.
+    Where the model wraps its content in markers or headers, these come before it.
     """
     rules = Rules(avoiding=grammar.text)
     turn = turn_of(form, rules)
     content = f"{turn.content_opening} {grammar.root}".lstrip()
-    root = turn.led_to(content, {}, starts_in_reasoning=starts_in_reasoning, thinks=thinks)
+    root = turn.led_to(content, starts_in_reasoning=starts_in_reasoning, thinks=thinks)
     added = rules.grammar(root)
     return Gbnf(f"{added.text}{grammar.text}", root)
 

@@ -25,11 +25,18 @@ class Turn(Protocol):
         ...
 
     def led_to(
-        self, goal: str, shortcuts: Mapping[str, str], *, starts_in_reasoning: bool, thinks: bool
+        self,
+        goal: str,
+        *,
+        starts_in_reasoning: bool,
+        thinks: bool,
+        shortcuts: Mapping[str, str] | None = None,
+        has_blanks: bool = False,
     ) -> str:
         """A rule for answers that come to ``goal``, maybe by way of reasoning.
 
-        ``shortcuts``: texts that end reasoning, too, with what follows them.
+        ``shortcuts``: texts that end reasoning, too, with what follows them. ``has_blanks``:
+        whether there may be some before a goal to which no reasoning leads.
         """
         ...
 
@@ -62,18 +69,25 @@ class _MarkedTurn:
         return [before]
 
     def led_to(
-        self, goal: str, shortcuts: Mapping[str, str], *, starts_in_reasoning: bool, thinks: bool
+        self,
+        goal: str,
+        *,
+        starts_in_reasoning: bool,
+        thinks: bool,
+        shortcuts: Mapping[str, str] | None = None,
+        has_blanks: bool = False,
     ) -> str:
-        goal = self._rules.add("goal", f"{self._gap} {goal}")
+        behind = self._rules.add("goal", f"{self._gap} {goal}")
+        at_once = behind if has_blanks else self._rules.add("goal", goal)
+        closings = {closing: behind for closing in self._markers.closings if closing}
         openings = self._markers.reasoning if thinks and not starts_in_reasoning else ()
-        if not self._markers.closings or not (openings or starts_in_reasoning):
-            return goal
-        closings = dict.fromkeys(self._markers.closings, goal)
-        thought = until(self._rules, "thought", {**closings, **shortcuts})
+        if not closings or not (openings or starts_in_reasoning):
+            return at_once
+        thought = until(self._rules, "thought", {**closings, **(shortcuts or {})})
         if starts_in_reasoning:
             return thought
         opened = (f"{self._gap} {literal(opening)} {thought}" for opening in openings)
-        return self._rules.add("answer", " | ".join((*opened, goal)))
+        return self._rules.add("answer", " | ".join((*opened, at_once)))
 
     def free(self, endings: Mapping[str, str]) -> str:
         if any(ending in self._markers.tool_calls for ending in endings):
@@ -104,7 +118,13 @@ class _ChannelTurn:
         return list(dict.fromkeys([usual, shown])) if self._is_gpt_oss else [shown]
 
     def led_to(
-        self, goal: str, shortcuts: Mapping[str, str], *, starts_in_reasoning: bool, thinks: bool
+        self,
+        goal: str,
+        *,
+        starts_in_reasoning: bool,
+        thinks: bool,
+        shortcuts: Mapping[str, str] | None = None,
+        has_blanks: bool = False,
     ) -> str:
         message = self._rules.reserve("message")
         following = f"{literal(self._turn)} {message}"
@@ -137,7 +157,13 @@ class _RecipientTurn:
         return [before.removeprefix(self._BEGIN) if self._is_begun else before]
 
     def led_to(
-        self, goal: str, shortcuts: Mapping[str, str], *, starts_in_reasoning: bool, thinks: bool
+        self,
+        goal: str,
+        *,
+        starts_in_reasoning: bool,
+        thinks: bool,
+        shortcuts: Mapping[str, str] | None = None,
+        has_blanks: bool = False,
     ) -> str:
         return self._rules.add("answer", goal)
 

@@ -624,7 +624,7 @@ YES = Gbnf('root ::= gap "yes"\ngap ::= "!"', "root")
 @pytest.mark.parametrize(
     ("name", "options", "good", "bad"),
     [
-        ("CHATML", {}, ["!yes", "\n\n!yes"], ["<think>a</think>!yes", "yes"]),
+        ("CHATML", {}, ["!yes"], ["<think>a</think>!yes", "yes", "\n!yes"]),
         ("CHATML", {"thinks": True}, ["!yes", "<think>a</think>\n!yes"], ["<think>a", "a!yes"]),
         ("CHATML", {"starts_in_reasoning": True}, ["a</think>!yes"], ["!yes", "a</think>!no"]),
         ("PLAIN", {"thinks": True}, ["!yes"], ["a!yes"]),
