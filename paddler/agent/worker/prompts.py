@@ -1,5 +1,6 @@
 """From a request to the text of its prompt, or to the reason why there is none."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, assert_never
 
@@ -163,19 +164,17 @@ class PromptMaker:
 
     def _grammar_of_calls(self, chat: Chat, text: str) -> Gbnf | GeneratedTokenResult | None:
         """What calls obey: those that must be made, and those of tools that are strict."""
-        loose = [tool.function.name for tool in chat.tools if not tool.function.strict]
-        if not chat.must_call and len(loose) == len(chat.tools):
+        if not chat.must_call and not any(tool.function.strict for tool in chat.tools):
             return None
         try:
-            return forced_calls(
+            return _forced_calls(
                 self._form,
-                chat.tools,
-                only=chat.only_tool,
+                msgspec.json.encode(chat.tools),
+                chat.only_tool,
                 is_required=chat.must_call,
                 may_repeat=chat.may_repeat_calls,
                 starts_in_reasoning=self._starts_in_reasoning(text),
                 thinks=chat.enable_thinking,
-                loose=() if chat.must_call else loose,
             )
         except SchemaNotSupported as error:
             if not chat.must_call:
@@ -221,6 +220,16 @@ class PromptMaker:
 
     def _say(self, text: str) -> str:
         return f"{self._agent_label}: {text}"
+
+
+# The same tools come again with every turn of a conversation.
+@functools.lru_cache(maxsize=16)
+def _forced_calls(form: ModelFormat, tools: bytes, only: str | None, **options: bool) -> Gbnf:
+    """See :func:`forced_calls`; ``tools`` as JSON. What need not be called may be loose."""
+    decoded = msgspec.json.decode(tools, type=list[Tool])
+    names = [tool.function.name for tool in decoded if not tool.function.strict]
+    loose = () if options["is_required"] else names
+    return forced_calls(form, decoded, only=only, loose=loose, **options)
 
 
 def _gbnf(grammar: Grammar | None) -> Gbnf | GeneratedTokenResult | None:

@@ -6,7 +6,9 @@ import pytest
 from paddler.agent.worker.chat_template import ChatTemplate
 from paddler.agent.worker.grammar import Gbnf
 from paddler.agent.worker.images import ImageRefused, RgbImage
+from paddler.agent.worker.markers import ModelFormat
 from paddler.agent.worker.prompts import Prompt, PromptMaker
+from paddler.agent.worker.sections import Markers
 from paddler.messages import chat
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
@@ -22,7 +24,7 @@ from paddler.messages.inference import (
     ToolFunction,
     ToolParameters,
 )
-from paddler.messages.link import ConversationJob, RawPromptJob
+from paddler.messages.link import ChatJob, ConversationJob, RawPromptJob
 
 LABEL = 'agent "gpu-1"'
 GRAMMAR = GbnfGrammar('root ::= "a"', "root")
@@ -175,3 +177,75 @@ def test_tools_go_along_with_the_prompt_and_are_parsed_if_asked_for() -> None:
     tools = (chat.Tool(chat.Function("f", "d", {"type": "object"})),)
     assert shown == Prompt("ok", 5, tools=tools)
     assert parsed == Prompt("ok", 5, tools=tools, parses_calls=True)
+
+
+# --- calls under a grammar ----------------------------------------------------------------------
+
+CALLING = ModelFormat(Markers(tool_calls=("<tool_call>",), closings=("</tool_call>",)))
+SCHEMA = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+
+
+def asked(**changes: Any) -> ChatJob:
+    tools = [
+        chat.Tool(chat.Function("find", "", SCHEMA)),
+        chat.Tool(chat.Function("grasp", "", SCHEMA)),
+    ]
+    values: dict[str, Any] = {
+        "messages": [chat.Message(role="user", content="Hi")],
+        "max_tokens": 5,
+        "enable_thinking": False,
+        "tools": tools,
+        "parses_calls": True,
+    }
+    return ChatJob(chat.Chat(**(values | changes)))
+
+
+def made(job: ChatJob) -> Prompt | GeneratedTokenResult:
+    compiled = ChatTemplate("{{ messages[0].content }}", bos_token="", eos_token="", nl_token="")
+    prompts = PromptMaker(LABEL, compiled, prepare_images=prepare, sees_images=False, form=CALLING)
+    return prompts.make(job)
+
+
+def test_tools_that_may_be_called_need_no_grammar() -> None:
+    prompt = made(asked())
+    assert isinstance(prompt, Prompt)
+    assert prompt.grammar is None
+    assert not prompt.forces_calls
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"must_call": True}, {"find", "grasp"}),
+        ({"must_call": True, "only_tool": "grasp"}, {"grasp"}),
+        ({"tools": [chat.Tool(chat.Function("find", "", SCHEMA, strict=True))]}, {"find"}),
+    ],
+)
+def test_calls_that_must_be_right_obey_a_grammar(changes: dict[str, Any], names: set[str]) -> None:
+    prompt = made(asked(**changes))
+    assert isinstance(prompt, Prompt)
+    assert prompt.grammar is not None
+    assert {name for name in ("find", "grasp") if name in prompt.grammar.text} == names
+    assert prompt.forces_calls
+    # They are calls, so JSON in the answer may be one.
+    assert not prompt.is_constrained
+
+
+BAD = {"type": "object", "properties": {"a": {"$ref": "http://x/y"}}}
+
+
+def test_a_schema_without_a_grammar_is_refused_only_where_a_call_must_be_made() -> None:
+    refusal = made(asked(must_call=True, tools=[chat.Tool(chat.Function("f", "", BAD))]))
+    assert isinstance(refusal, GeneratedTokenResult)
+    assert str(refusal.tool_schema_invalid).startswith('tool "f": ')
+    loose = made(asked(tools=[chat.Tool(chat.Function("f", "", BAD, strict=True))]))
+    assert isinstance(loose, Prompt)
+    assert loose.grammar is None
+
+
+def test_a_grammar_may_rule_what_follows_the_reasoning() -> None:
+    job = asked(tools=[], grammar=GRAMMAR, grammar_after_reasoning=True)
+    prompt = made(job)
+    assert isinstance(prompt, Prompt)
+    assert prompt.grammar is not None
+    assert prompt.is_constrained

@@ -6,6 +6,7 @@ lines can overflow its stack or ask for all memory. What is checked here is what
 depends on. Errors of syntax that lead to none of this are left for llama.cpp to tell.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -63,6 +64,8 @@ _PART: Final = re.compile(
 )
 
 
+# The same tools come again with every turn of a conversation.
+@functools.lru_cache(maxsize=16)
 def check_grammar(grammar: Gbnf, *, vocabulary_size: int) -> bool:
     """Raise :class:`UnsafeGrammar` if compiling or using the grammar could end the process.
 
