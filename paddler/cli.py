@@ -13,10 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NoReturn, TypeVar
 
+import msgspec
+
 from paddler import __version__, config
 from paddler.config import Address, AgentConfig, BalancerConfig, Buffering, Statsd
 from paddler.errors import ConfigError, StartError
 from paddler.log import LOG_FORMAT_VARIABLE, LOG_FORMATS, set_up_logging
+from paddler.messages.state import ModelSource
+from paddler.operators.model_names import parse_model
 from paddler.operators.parsers import add_completions, add_operator_roles
 from paddler.signals import STOP_SIGNALS
 
@@ -79,6 +83,7 @@ environment, for models that are downloaded:
 UP_EPILOG = """\
 example:
   paddler up --model ~/models/SmolLM2-135M-Instruct.Q4_1.gguf
+  paddler up --model hf:Qwen/Qwen3-0.6B-GGUF/Qwen3-0.6B-Q8_0.gguf
 
 Runs a balancer with all four listeners and one agent in this terminal, loads the model,
 asks it one question and serves until Ctrl-C."""
@@ -302,7 +307,12 @@ def add_agent(roles: "Roles[Parser]") -> None:
 def add_up(roles: "Roles[Parser]") -> None:
     """``paddler up``."""
     role = add_role(roles, "up", "try Paddler: a balancer and an agent in this terminal", UP_EPILOG)
-    role.add_argument("--model", metavar="FILE", required=True, help="a GGUF file to serve")
+    role.add_argument(
+        "--model",
+        metavar="MODEL",
+        required=True,
+        help="a GGUF file to serve, hf:OWNER/REPO/FILE[@REVISION], or an http(s) address",
+    )
     add_slots(role)
     for flag, default, what in (
         ("--management-addr", config.DEFAULT_MANAGEMENT_ADDR, "management service"),
@@ -494,6 +504,16 @@ def agent_config(arguments: argparse.Namespace) -> AgentConfig:
     )
 
 
+def model_source(text: str) -> ModelSource:
+    """A model as ``paddler up`` is told of it: a file of this machine, unless it says otherwise."""
+    if text.startswith("hf:") or "://" in text:
+        try:
+            return msgspec.convert(parse_model(text), ModelSource)
+        except ConfigError as error:
+            raise ConfigError(f"--model: {error}") from None
+    return ModelSource(local_to_agent=os.path.abspath(os.path.expanduser(text)))
+
+
 def require_agent_extra() -> None:
     """:class:`StartError` that names the extra, if what an agent needs is not installed."""
     from importlib.util import find_spec
@@ -547,6 +567,6 @@ def run_up(arguments: argparse.Namespace) -> int:
     return run(
         balancer_config(parser.parse_args(["balancer", *balancer_flags])),
         agent_config(parser.parse_args(["agent", *agent_flags])),
-        model=os.path.abspath(os.path.expanduser(arguments.model)),
+        model=model_source(arguments.model),
         question=arguments.question,
     )

@@ -10,7 +10,7 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -25,8 +25,9 @@ from paddler.agent.app import Agent
 from paddler.balancer.app import Balancer
 from paddler.config import Address, AgentConfig, BalancerConfig
 from paddler.errors import StartError
-from paddler.messages.agents import AgentSnapshot
+from paddler.messages.agents import AgentIssue, AgentSnapshot
 from paddler.messages.state import DEFAULT_DESIRED_STATE, ModelSource
+from paddler.operators.model_names import print_model
 from paddler.race import race
 from paddler.signals import StopSignals
 
@@ -36,18 +37,19 @@ ANSWER_TIMEOUT_S: Final = 120
 console = Console(highlight=False, soft_wrap=True)
 
 
-def run(balancer: BalancerConfig, agent: AgentConfig, *, model: str, question: str) -> int:
+def run(balancer: BalancerConfig, agent: AgentConfig, *, model: ModelSource, question: str) -> int:
     """Serve ``model`` until Ctrl-C; the process's exit code."""
-    if not os.path.isfile(model):
-        what = "is no file" if os.path.exists(model) else "does not exist"
-        raise StartError(f"--model: {model} {what}")
+    path = model.local_to_agent
+    if isinstance(path, str) and not os.path.isfile(path):
+        what = "is no file" if os.path.exists(path) else "does not exist"
+        raise StartError(f"--model: {path} {what}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(balancer, agent, model, question))
     return 0
 
 
 async def serve(
-    balancer_config: BalancerConfig, agent_config: AgentConfig, model: str, question: str
+    balancer_config: BalancerConfig, agent_config: AgentConfig, model: ModelSource, question: str
 ) -> None:
     """Start both, load the model, ask, and serve until the process is told to stop."""
     async with (
@@ -70,14 +72,12 @@ async def serve(
 
 
 async def greet(
-    balancer: Balancer, agent: Agent, config: BalancerConfig, model: str, question: str
+    balancer: Balancer, agent: Agent, config: BalancerConfig, model: ModelSource, question: str
 ) -> None:
     """Load the model, ask the question, and say where everything is."""
-    name = os.path.basename(model)
+    name = os.path.basename(print_model(msgspec.to_builtins(model)))
     started = time.monotonic()
-    balancer.state.put(
-        msgspec.structs.replace(DEFAULT_DESIRED_STATE, model=ModelSource(local_to_agent=model))
-    )
+    balancer.state.put(msgspec.structs.replace(DEFAULT_DESIRED_STATE, model=model))
     slots = await wait_ready(balancer, agent, name)
     console.print(
         f"[bold]Paddler {__version__}[/] serves [bold]{name}[/] on {slots} slots, "
@@ -96,17 +96,34 @@ async def wait_ready(balancer: Balancer, agent: Agent, name: str) -> int:
         while True:
             changed.clear()
             agents = balancer.pool.snapshot().agents
-            if agents and agents[0].issues:
+            if agents and any(not is_wait(issue) for issue in agents[0].issues):
                 raise StartError(f"the agent cannot serve {name}: {describe_issues(agents[0])}")
             if agents and agents[0].slots_total > 0:
                 return agents[0].slots_total
-            status.update(describe_activity(agent.activity.now, name))
+            status.update(describe_activity(agent.activity.now, name, agents))
             await changed.wait()
 
 
-def describe_activity(activity: Activity, name: str) -> str:
+def is_wait(issue: AgentIssue) -> bool:
+    """Whether an issue only says that another process downloads the same file."""
+    return (
+        issue.cache_cannot_acquire_lock is not msgspec.UNSET
+        or issue.hugging_face_cannot_acquire_lock is not msgspec.UNSET
+    )
+
+
+def describe_activity(activity: Activity, name: str, agents: Sequence[AgentSnapshot] = ()) -> str:
     """What happens right now, in a few words."""
     match activity.phase:
+        case Phase.DOWNLOADING if agents and agents[0].download_total:
+            done, total = agents[0].download_current, agents[0].download_total
+            left_s = activity.seconds_left
+            left = "" if left_s is None else f", {left_s:.0f} s left"
+            return f"Downloading {name}… {done / 1e6:.1f} of {total / 1e6:.1f} MB{left}"
+        case Phase.DOWNLOADING:
+            return f"Downloading {name}…"
+        case Phase.WAITING_FOR_LOCK:
+            return f"Waiting: another process downloads {name}…"
         case Phase.LOADING:
             return f"Loading {name}… {activity.load_fraction:.0%}"
         case Phase.WARMING:

@@ -10,10 +10,18 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from paddler import __version__
-from paddler.cli import agent_config, balancer_config, build_parser, main, take_environment
+from paddler.cli import (
+    agent_config,
+    balancer_config,
+    build_parser,
+    main,
+    model_source,
+    take_environment,
+)
 from paddler.config import Address, AgentConfig, BalancerConfig, Buffering, Statsd
 from paddler.errors import ConfigError, StartError
 
@@ -196,7 +204,10 @@ def test_without_a_role_help_is_shown(capsys: pytest.CaptureFixture[str]) -> Non
         (["help", "balancer"], "listeners:"),
         (["balancer", "--help"], "listeners:"),
         (["help", "agent"], "  --slots N             requests at once (default: 4)"),
-        (["up", "-h"], "  --model FILE          a GGUF file to serve"),
+        (
+            ["up", "-h"],
+            "  --model MODEL         a GGUF file to serve, hf:OWNER/REPO/FILE[@REVISION],",
+        ),
     ],
 )
 def test_help_and_version_are_answers(
@@ -328,6 +339,27 @@ def test_a_bug_is_not_hidden(bug: Exception, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("paddler.cli.run_balancer", raising(bug))
     with pytest.raises(type(bug)):
         main(["balancer"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("/m.gguf", {"LocalToAgent": "/m.gguf"}),
+        ("m.gguf", {"LocalToAgent": os.path.abspath("m.gguf")}),
+        ("https://x/m.gguf", {"Url": {"url": "https://x/m.gguf"}}),
+        (
+            "hf:o/r/m.gguf",
+            {"HuggingFace": {"filename": "m.gguf", "repo_id": "o/r", "revision": "main"}},
+        ),
+    ],
+)
+def test_up_takes_a_model_from_anywhere(text: str, reference: object) -> None:
+    assert msgspec.to_builtins(model_source(text)) == reference
+
+
+def test_up_names_a_model_that_is_none() -> None:
+    with pytest.raises(ConfigError, match=r"^--model: 'hf:model': expected"):
+        model_source("hf:model")
 
 
 # --- the environment ----------------------------------------------------------------------------
