@@ -1,6 +1,7 @@
 """``POST /v1/responses``, whole and as events."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -8,7 +9,7 @@ import msgspec
 from paddler._fastpath import FRAMING_RAW, Sink
 from paddler.balancer.link import Agent, Completed
 from paddler.balancer.relay import Dispatcher, Outcome
-from paddler.balancer.services.openai.errors import Problem, problem_in, problem_of
+from paddler.balancer.services.openai.errors import Places, Problem, problem_in, problem_of
 from paddler.balancer.services.openai.gathering import (
     CONTENT_TAG,
     REASONING_TAG,
@@ -17,7 +18,8 @@ from paddler.balancer.services.openai.gathering import (
     GatheredCall,
     GatheredChoice,
 )
-from paddler.balancer.services.openai.responses_request import agent_request
+from paddler.balancer.services.openai.responses_request import agent_request, tool_choice_of
+from paddler.balancer.services.openai.tool_choice import AllowedChoice, NamedChoice, ToolChoice
 from paddler.balancer.services.outlet import StreamingOutlet
 from paddler.ids import new_id
 from paddler.messages.inference import TokenUsage
@@ -28,6 +30,7 @@ from paddler.net.http import Response, json
 from paddler.proto import sse
 
 ROUTE: Final = "responses"
+PLACES: Final = Places(input="input", format="text.format")
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(api.ResponsesRequest).decode
@@ -53,37 +56,62 @@ async def create_response(
 
 def begun(request: api.ResponsesRequest) -> api.Response:
     """The response before anything was generated."""
-    wanted = request.text.format if request.text is not None else None
     return api.Response(
         id=f"resp_{new_id()}",
         created_at=int(time.time()),
         status="in_progress",
         instructions=request.instructions,
         model=request.model,
-        tools=[
-            api.EchoedTool(
-                name=tool.name or "",
-                description=tool.description,
-                parameters=tool.parameters,
-                strict=tool.strict,
-            )
-            for tool in request.tools
-            if tool.type == "function"
-        ],
+        tools=msgspec.Raw(encode(echoed_tools(request.tools or []))),
         parallel_tool_calls=request.parallel_tool_calls is not False,
         metadata=request.metadata or {},
-        tool_choice=request.tool_choice or "auto",
+        tool_choice=echoed_choice(tool_choice_of(request.tool_choice)),
         temperature=1 if request.temperature is None else request.temperature,
         top_p=1 if request.top_p is None else request.top_p,
-        text={"format": {"type": "text"} if wanted is None else format_of(wanted)},
+        text=msgspec.Raw(encode({"format": echoed_format(request.text)})),
     )
 
 
-def format_of(wanted: api.TextFormat) -> dict[str, Any]:
-    """The request's format, without what it leaves out."""
-    return {
-        name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None
-    }
+def echoed_tools(tools: Sequence[api.FunctionTool]) -> list[api.EchoedTool]:
+    """``tools`` as a response repeats them."""
+    return [
+        api.EchoedTool(
+            name=tool.name or "",
+            description=tool.description,
+            parameters=tool.parameters,
+            strict=tool.strict,
+        )
+        for tool in tools
+        if tool.type == "function"
+    ]
+
+
+def echoed_choice(choice: ToolChoice) -> str | dict[str, Any]:
+    """``tool_choice`` as a response repeats it."""
+
+    def function(name: str) -> dict[str, Any]:
+        return {"type": "function", "name": name}
+
+    match choice:
+        case NamedChoice(name):
+            return function(name)
+        case AllowedChoice(names, must_call):
+            mode = "required" if must_call else "auto"
+            tools = [function(name) for name in names]
+            return {"type": "allowed_tools", "mode": mode, "tools": tools}
+        case _:
+            return choice
+
+
+def echoed_format(text: api.TextOptions | None) -> dict[str, Any]:
+    """``text.format`` as a response repeats it: text, unless something else was understood."""
+    wanted = text.format if text is not None else None
+    if wanted is None or wanted.type not in ("json_object", "json_schema"):
+        return {"type": "text"}
+    if wanted.type == "json_object":
+        return {"type": wanted.type}
+    named = msgspec.structs.asdict(wanted) | {"name": wanted.name or "schema"}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def completed(
@@ -143,7 +171,7 @@ def call_item(index: int, call: GatheredCall, status: api.ItemStatus) -> api.Fun
 def whole_response(snapshot: api.Response, gathered: GatheredChoice, outcome: Outcome) -> Response:
     """The response for how the request ended: a thought, a message, then the calls."""
     if not isinstance(outcome, Completed):
-        return problem_of(outcome).response()
+        return problem_of(outcome, PLACES).response()
     if gathered.problem is not None:
         return gathered.problem.response()
     status: api.ItemStatus = "incomplete" if outcome.finished.reason == "length" else "completed"
@@ -225,9 +253,10 @@ class EventOutlet(StreamingOutlet):
     def end(self, outcome: Outcome) -> Response | None:
         """Tell how it ended, by an error response if nothing was sent yet."""
         if not isinstance(outcome, Completed):
+            problem = problem_of(outcome, PLACES)
             if not self._exchange.is_started:
-                return problem_of(outcome).response()
-            self._fail(problem_of(outcome))
+                return problem.response()
+            self._fail(problem)
         elif self._problem is not None:
             self._fail(self._problem)
         else:

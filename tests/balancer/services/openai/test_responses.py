@@ -60,7 +60,7 @@ def test_a_whole_response_has_its_items_in_order(reason: str, status: str) -> No
         assert response["incomplete_details"] == details
         assert response["usage"] == {
             "input_tokens": 5,
-            "input_tokens_details": {"cached_tokens": 3},
+            "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 0},
             "output_tokens": 3,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": 8,

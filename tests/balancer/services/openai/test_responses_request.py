@@ -108,8 +108,10 @@ def test_reasoning_is_on_unless_it_is_turned_off(
     ],
 )
 def test_a_format_is_a_grammar(wanted: dict[str, Any], schema: str | None) -> None:
-    grammar = asked(text={"format": wanted}).grammar
-    assert grammar == (None if schema is None else JsonSchemaGrammar(schema))
+    conversation = asked(text={"format": wanted})
+    grammar = None if schema is None else JsonSchemaGrammar(schema)
+    assert conversation.grammar == grammar
+    assert conversation.enable_thinking == (grammar is None)
 
 
 def test_tools_are_flat() -> None:
@@ -134,12 +136,23 @@ def test_tools_are_flat() -> None:
         ({"store": True}, "store", "nothing is stored"),
         ({"background": True}, "background", "leave it out"),
         ({"input": [{"type": "item_reference", "id": "a"}]}, "input[0]", "send the item itself"),
-        ({"input": [{"role": "user"}]}, "input[0]", "missing required field content"),
-        ({"input": [{}]}, "input[0]", "missing required field role"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt", "send the text itself"),
+        ({"input": [{"role": "user"}]}, "input[0].content", "missing required field content"),
+        ({"input": [{}]}, "input[0].role", "missing required field role"),
         (
             {"input": [{"type": "function_call"}]},
-            "input[0]",
+            "input[0].call_id",
             "missing required field call_id",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": 5}]}]},
+            "input[0].content[0].text",
+            "input[0].content[0].text: Expected str, got int",
+        ),
+        (
+            {"input": [{"role": "user", "content": ["x"]}]},
+            "input[0].content[0]",
+            "input[0].content[0]: Expected object, got str",
         ),
         (
             {"text": {"format": {"type": "json_schema"}}},
@@ -147,6 +160,8 @@ def test_tools_are_flat() -> None:
             "text.format.schema is missing",
         ),
         ({"tool_choice": {"type": "mcp"}}, "tool_choice", '{"type":"mcp"}'),
+        ({"tool_choice": {"type": "x" * 999}}, "tool_choice", "x…; it must be"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice", "it must be none"),
         ({"tool_choice": "required"}, "tool_choice", "there are no tools"),
         ({"tools": [{"type": "function"}]}, "tools[0].name", "is empty"),
         (
