@@ -68,8 +68,7 @@ def agent_request(request: api.ChatCompletionRequest) -> AgentRequest:
             chat.Chat(
                 messages=[message_of(message) for message in request.messages],
                 max_tokens=DEFAULT_MAX_TOKENS if limit is None else limit,
-                # A grammar rules the whole of an answer, and what is thought is part of it.
-                enable_thinking=thinks(request, variables) and grammar is None,
+                enable_thinking=thinks(request, variables),
                 grammar=grammar,
                 tools=offer.tools,
                 parses_calls=bool(offer.tools),

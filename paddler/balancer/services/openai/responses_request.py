@@ -81,8 +81,7 @@ def agent_request(request: api.ResponsesRequest) -> AgentRequest:
             chat.Chat(
                 messages=messages_of(request),
                 max_tokens=DEFAULT_MAX_TOKENS if limit is None else limit,
-                # A grammar rules the whole of an answer, and what is thought is part of it.
-                enable_thinking=effort != "none" and grammar is None,
+                enable_thinking=effort != "none",
                 grammar=grammar,
                 tools=offer.tools,
                 parses_calls=bool(offer.tools),

@@ -108,10 +108,8 @@ def test_reasoning_is_on_unless_it_is_turned_off(
     ],
 )
 def test_a_format_is_a_grammar(wanted: dict[str, Any], schema: str | None) -> None:
-    conversation = asked(text={"format": wanted})
-    grammar = None if schema is None else JsonSchemaGrammar(schema)
-    assert conversation.grammar == grammar
-    assert conversation.enable_thinking == (grammar is None)
+    grammar = asked(text={"format": wanted}).grammar
+    assert grammar == (None if schema is None else JsonSchemaGrammar(schema))
 
 
 def test_tools_are_flat() -> None:
