@@ -13,8 +13,8 @@ import pydantic
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from tests.clients.openai_tap import Tap
 from tests.e2e.fleet import Fleet, request, wait_until
-from tests.openai_tap import Tap
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
 MESSAGES: Any = [{"role": "user", "content": "What is the capital of France?"}]

@@ -17,8 +17,8 @@ import msgspec
 
 from paddler.proto.events import BodyEnd, BodyPart, Headers, HttpEvent, RequestHead, ResponseHead
 from paddler.proto.http1 import ClientConnection, ServerConnection
-from tests.openai_document import require_shape
-from tests.openai_streams import data_of, require_chunks, require_events
+from tests.clients.openai_document import require_shape
+from tests.clients.openai_streams import data_of, require_chunks, require_events
 
 # Of each path: what a whole answer is, and each piece of a streamed one.
 ANSWERS: Final = (

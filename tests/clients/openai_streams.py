@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tests.openai_document import require_event, require_shape
+from tests.clients.openai_document import require_event, require_shape
 
 # The end of a response, and of the status that its last object then has.
 ENDINGS: Final = ("response.completed", "response.incomplete", "response.failed")
