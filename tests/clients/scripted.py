@@ -10,8 +10,8 @@ from paddler.messages.link import FrameKind
 from tests.balancer.services.running import Agent, Running
 
 Frame = tuple[FrameKind, bytes]
-Turn = Callable[[Agent, int], None]
-"""Answers one request of the agent's, by the id of its stream."""
+Turn = Callable[[Agent, wire.StartStream], None]
+"""Answers one request of the agent's."""
 
 
 def content(*pieces: str) -> list[Frame]:
@@ -36,21 +36,29 @@ def call(index: int, name: str, *pieces: str, given_id: str | None = None) -> li
 def answer(*frames: Frame, reason: str = "stop") -> Turn:
     """An answer of these frames."""
 
-    def play(agent: Agent, stream_id: int) -> None:
+    def play(agent: Agent, start: wire.StartStream) -> None:
         for kind, payload in frames:
-            agent.say(stream_id, kind, payload)
-        agent.finish(stream_id, reason)
+            agent.say(start.stream_id, kind, payload)
+        agent.finish(start.stream_id, reason)
 
     return play
+
+
+def echo_of_the_last_message(agent: Agent, start: wire.StartStream) -> None:
+    """An answer that repeats what the agent was told last."""
+    assert isinstance(start.job, wire.ChatJob)
+    text = start.job.request.messages[-1].content
+    assert isinstance(text, str)
+    answer(*content(text))(agent, start)
 
 
 def failure(variant: str, detail: object, *frames: Frame) -> Turn:
     """An answer that begins with these frames and ends in an error."""
 
-    def play(agent: Agent, stream_id: int) -> None:
+    def play(agent: Agent, start: wire.StartStream) -> None:
         for kind, payload in frames:
-            agent.say(stream_id, kind, payload)
-        agent.fail(stream_id, {variant: detail})
+            agent.say(start.stream_id, kind, payload)
+        agent.fail(start.stream_id, {variant: detail})
 
     return play
 
@@ -67,7 +75,7 @@ async def playing(
         for turn in turns:
             start = await agent.hear_start()
             asked.append(start)
-            turn(agent, start.stream_id)
+            turn(agent, start)
 
     async with asyncio.TaskGroup() as group:
         task = group.create_task(play())
