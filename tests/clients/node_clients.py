@@ -36,10 +36,10 @@ def require_node_clients() -> None:
         shutil.copy(script, FOLDER)
 
 
-def run_script(name: str, url: str, *arguments: str, **environment: str) -> str:
+def run_script(name: str, url: str, **environment: str) -> str:
     """What a script prints; an error with all that it said unless it ends well."""
     done = subprocess.run(
-        ["node", name, *arguments],
+        ["node", name],
         cwd=FOLDER,
         env=os.environ | {"OPENAI_BASE_URL": url} | environment,
         capture_output=True,

@@ -24,12 +24,6 @@ USAGE: Any = {"include_usage": True}
 
 
 @pytest.fixture
-def tap(fleet: Fleet) -> Iterator[Tap]:
-    with Tap(fleet.openai) as tap:
-        yield tap
-
-
-@pytest.fixture
 def client(tap: Tap) -> Iterator[OpenAI]:
     with OpenAI(base_url=tap.url, api_key="unused", max_retries=0) as client:
         yield client

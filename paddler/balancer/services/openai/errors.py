@@ -99,9 +99,11 @@ def problem_of(outcome: Concluded | Failure, places: Places) -> Problem:
     if variant in TOOL_MISTAKES:
         return Problem(400, message, param="tools")
     if variant in INPUT_MISTAKES or outcome.is_refusal:
-        is_too_long = message.startswith(CONTEXT_EXCEEDED)
-        code = "context_length_exceeded" if is_too_long else None
-        return Problem(400, message, param=places.input, code=code)
+        if not message.startswith(CONTEXT_EXCEEDED):
+            return Problem(400, message, param=places.input)
+        # Clients that see no more than the message look for these words.
+        message = f"{message} (context_length_exceeded: the prompt is too long)"
+        return Problem(400, message, param=places.input, code="context_length_exceeded")
     return Problem(500, message)
 
 
