@@ -36,11 +36,16 @@ class Exchange(msgspec.Struct):
 
     method: str
     path: str
-    request: Any
+    sent: bytes
     status: int
     headers: Headers
     body: bytes
     is_whole: bool
+
+    @property
+    def request(self) -> Any:
+        """What the client asked."""
+        return json.loads(self.sent)
 
     def check(self) -> None:
         """Hold the answer against what OpenAI publishes."""
@@ -87,7 +92,6 @@ class _Connection:
         found = []
         while events and isinstance(events[-1], BodyEnd):
             head = next(event for event in events if isinstance(event, RequestHead))
-            body = _body(events)
             if answers is None:
                 answers = ClientConnection(head.method)
                 answer = answers.feed(bytes(self.received))
@@ -100,7 +104,7 @@ class _Connection:
                 Exchange(
                     method=head.method,
                     path=head.path,
-                    request=json.loads(body) if body else None,
+                    sent=_body(events),
                     status=response.status,
                     headers=response.headers,
                     body=_body(answer),

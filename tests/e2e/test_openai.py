@@ -5,6 +5,7 @@ Every answer passes a tap that holds it against what OpenAI publishes.
 
 import asyncio
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -37,6 +38,11 @@ def text_of(client: OpenAI, **changes: Any) -> str:
     return str(content)
 
 
+def cache(client: OpenAI, messages: Any = STORY) -> None:
+    """Have the prompt cached: from here on, it is decoded alike each time."""
+    text_of(client, messages=messages, max_tokens=1)
+
+
 # --- chat -----------------------------------------------------------------------------------------
 
 
@@ -50,6 +56,7 @@ def test_a_chat_is_answered_whole(client: OpenAI) -> None:
 
 
 def test_a_chat_is_streamed_as_it_is_answered_whole(client: OpenAI) -> None:
+    cache(client, MESSAGES)
     options = GREEDY | {"messages": MESSAGES, "max_tokens": 24}
     whole = client.chat.completions.create(**options)
     *chunks, last = client.chat.completions.create(**options, stream=True, stream_options=USAGE)
@@ -62,6 +69,7 @@ def test_a_chat_is_streamed_as_it_is_answered_whole(client: OpenAI) -> None:
 
 
 def test_the_clients_own_reading_of_a_stream_comes_to_the_same(client: OpenAI) -> None:
+    cache(client, MESSAGES)
     with client.chat.completions.stream(
         **GREEDY, messages=MESSAGES, max_tokens=40, stop=".", stream_options=USAGE
     ) as stream:
@@ -99,18 +107,19 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(client: Open
     def text(seed: int) -> str:
         return text_of(client, temperature=1.0, seed=seed)
 
-    text(7)  # from here on, the prompt is cached alike
+    cache(client)
     assert text(7) == text(7)
     assert len({text(seed) for seed in (7, 8, 9)}) > 1
 
 
 def test_without_a_temperature_the_seed_does_not_matter(client: OpenAI) -> None:
-    text_of(client)
+    cache(client)
     assert len({text_of(client, seed=seed) for seed in (1, 2, 3)}) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_stop_text_cuts_exactly_also_across_tokens(client: OpenAI, stream: bool) -> None:
+    cache(client)
     pieces = [
         chunk.choices[0].delta.content or ""
         for chunk in client.chat.completions.create(
@@ -155,6 +164,117 @@ def test_n_gives_as_many_answers_also_beyond_the_slots(
     assert len(set(texts)) > 1
 
 
+PARIS_ID = 38634  # SmolLM2's token "Paris"
+
+
+def test_a_bias_makes_a_token_certain_or_impossible(client: OpenAI) -> None:
+    certain = text_of(client, max_tokens=3, logit_bias={PARIS_ID: 100})
+    assert certain == "ParisParisParis"
+    impossible = text_of(
+        client,
+        messages=[{"role": "user", "content": "Paris Paris Paris Paris Paris"}],
+        logit_bias={PARIS_ID: -100},
+    )
+    assert "Paris" not in impossible.split()[:1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_tell_of_each_token(client: OpenAI, stream: bool) -> None:
+    options = GREEDY | {"messages": MESSAGES, "max_tokens": 8, "logprobs": True, "top_logprobs": 3}
+    scores: list[Any] = []
+    if stream:
+        text = ""
+        for chunk in client.chat.completions.create(**options, stream=True):
+            (choice,) = chunk.choices
+            text += choice.delta.content or ""
+            scores += (choice.logprobs.content or []) if choice.logprobs else []
+    else:
+        (whole,) = client.chat.completions.create(**options).choices
+        text = whole.message.content or ""
+        assert whole.logprobs is not None
+        scores += whole.logprobs.content or []
+    assert bytes(byte for score in scores for byte in score.bytes).decode() == text
+    assert len(scores) == 8
+    for score in scores:
+        likeliest = score.top_logprobs
+        assert len(likeliest) == 3
+        assert 0 >= likeliest[0].logprob >= likeliest[1].logprob >= likeliest[2].logprob
+        assert sum(math.exp(one.logprob) for one in likeliest) <= 1
+        # The model's own word: what penalties make of it is seen in what is drawn.
+        told = {one.token: one.logprob for one in likeliest}
+        assert told.get(score.token, score.logprob) == score.logprob <= likeliest[0].logprob
+
+
+def test_log_probabilities_of_a_prompts_continuation_are_parallel_lists(client: OpenAI) -> None:
+    (choice,) = client.completions.create(
+        **GREEDY, prompt="One, two, three,", max_tokens=4, logprobs=2
+    ).choices
+    assert choice.logprobs is not None
+    assert "".join(choice.logprobs.tokens or []) == choice.text
+    assert [len(likeliest) for likeliest in choice.logprobs.top_logprobs or []] == [2] * 4
+    assert choice.logprobs.text_offset == [
+        len("".join((choice.logprobs.tokens or [])[:index])) for index in range(4)
+    ]
+
+
+PLACES: Any = {
+    "type": "object",
+    "properties": {"place": {"type": "string", "enum": ["Rome", "Bern"]}},
+    "required": ["place"],
+    "additionalProperties": False,
+}
+TOOLS: Any = [
+    {"type": "function", "function": {"name": name, "parameters": PLACES}}
+    for name in ("get_weather", "get_time")
+]
+
+
+def required(*names: str) -> dict[str, Any]:
+    tools = [tool for tool in TOOLS if tool["function"]["name"] in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": tools}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ("required", {"get_weather", "get_time"}),
+        ({"type": "function", "function": {"name": "get_time"}}, {"get_time"}),
+        (required("get_weather"), {"get_weather"}),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_is_demanded_comes(
+    client: OpenAI, choice: Any, names: set[str], stream: bool
+) -> None:
+    options: dict[str, Any] = {"model": "any", "messages": MESSAGES, "tools": TOOLS}
+    options |= {"tool_choice": choice, "parallel_tool_calls": False, "max_completion_tokens": 100}
+    if stream:
+        with client.chat.completions.stream(**options) as events:
+            (answer,) = events.get_final_completion().choices
+    else:
+        (answer,) = client.chat.completions.create(**options).choices
+    assert answer.finish_reason == "tool_calls"
+    (call,) = answer.message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name in names
+    assert json.loads(call.function.arguments)["place"] in ("Rome", "Bern")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_calls_what_it_must(client: OpenAI, stream: bool) -> None:
+    options: dict[str, Any] = {"model": "any", "input": "Hello.", "max_output_tokens": 100}
+    options |= {"tools": [{"type": "function", "strict": True, **TOOLS[0]["function"]}]}
+    options |= {"tool_choice": "required", "parallel_tool_calls": False}
+    if stream:
+        with client.responses.stream(**options) as events:
+            response: Any = events.get_final_response()
+    else:
+        response = client.responses.create(**options)
+    (call,) = response.output
+    assert (call.type, call.name) == ("function_call", "get_weather")
+    assert json.loads(call.arguments)["place"] in ("Rome", "Bern")
+
+
 class Capital(pydantic.BaseModel):
     city: Literal["Paris", "Rome", "Bern"]
     is_in_europe: bool
@@ -193,6 +313,7 @@ def test_any_json_object_is_an_object(client: OpenAI) -> None:
 
 def test_a_response_is_answered_whole_and_streamed_alike(client: OpenAI) -> None:
     options: dict[str, Any] = GREEDY | {"input": "Say hello.", "instructions": "Be brief."}
+    client.responses.create(**options, max_output_tokens=1)  # the prompt is cached
     whole = client.responses.create(**options)
     assert whole.status == "completed"
     assert whole.output_text

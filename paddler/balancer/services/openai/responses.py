@@ -1,5 +1,6 @@
 """``POST /v1/responses``, whole and as events."""
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -179,7 +180,7 @@ def whole_response(snapshot: api.Response, gathered: GatheredChoice, outcome: Ou
     if reasoning := gathered.reasoning:
         output.append(reasoning_item(len(output), reasoning))
     content = gathered.content
-    if content or not gathered.calls:
+    if content.strip() or not gathered.calls:
         output.append(message_item(len(output), content, status))
     for call in gathered.calls:
         output.append(call_item(len(output), call, status))
@@ -208,13 +209,15 @@ class OpenItem:
 
 
 _CALL: Final = b"f"
+_WHITE_SPACE: Final = re.compile(rb"(?: |\\[nrt])*")  # within a JSON string
 _ID_PREFIXES: Final = {CONTENT_TAG: "msg", REASONING_TAG: "rs", _CALL: "fc"}
 
 
 class EventOutlet(StreamingOutlet):
     """An answer as the gapless sequence of events that OpenAI's clients follow.
 
-    A piece of text costs no JSON work: its event is put together around it.
+    A piece of text costs no JSON work: its event is put together around it. White space alone
+    makes no message: it is held until it is known whether text or a call follows.
     """
 
     def __init__(self, exchange: Exchange, snapshot: api.Response) -> None:
@@ -224,6 +227,7 @@ class EventOutlet(StreamingOutlet):
         self._sequence = 0
         self._output: list[api.OutputItem] = []
         self._item: OpenItem | None = None
+        self._held = b""
         self._calls = Calls()
         self._problem: Problem | None = None
 
@@ -238,6 +242,7 @@ class EventOutlet(StreamingOutlet):
             delta = decode_call_delta(payload)
             call = self._calls.take(delta)
             if delta.name is not None:
+                self._held = b""
                 self._close_item("completed")
                 self._open_item(_CALL, call)
             if delta.arguments and self._item is not None:
@@ -261,6 +266,8 @@ class EventOutlet(StreamingOutlet):
             self._fail(self._problem)
         else:
             is_cut = outcome.finished.reason == "length"
+            if self._held and not self._calls:
+                self._write_piece(self._open_text(CONTENT_TAG), b"")
             self._close_item("incomplete" if is_cut else "completed")
             response = completed(self._snapshot, self._output, outcome.finished)
             self._event(f"response.{response.status}", response=response)
@@ -276,10 +283,21 @@ class EventOutlet(StreamingOutlet):
             return  # the text of calls is told as calls
         item = self._item
         if item is None or item.tag != tag:
-            self._close_item("completed")
-            item = self._open_item(tag)
+            if tag == CONTENT_TAG and _WHITE_SPACE.fullmatch(text):
+                self._held += text
+                return
+            item = self._open_text(tag)
+        self._write_piece(item, text)
+
+    def _open_text(self, tag: bytes) -> OpenItem:
+        self._close_item("completed")
+        return self._open_item(tag)
+
+    def _write_piece(self, item: OpenItem, text: bytes) -> None:
+        is_content = item.tag == CONTENT_TAG
+        if is_content and self._held:
+            text, self._held = self._held + text, b""
         item.pieces.append(text)
-        is_content = tag == CONTENT_TAG
         name = b"response.output_text.delta" if is_content else b"response.reasoning_text.delta"
         self._exchange.write(
             b'event: %b\ndata: {"type":"%b","sequence_number":%d,"item_id":"%b",'

@@ -7,7 +7,9 @@ import msgspec
 import pytest
 
 from paddler.balancer.services.openai.errors import ParameterError
-from paddler.balancer.services.openai.responses_request import agent_request
+from paddler.balancer.services.openai.responses import echoed_choice
+from paddler.balancer.services.openai.responses_request import agent_request, tool_choice_of
+from paddler.balancer.services.openai.tool_choice import AllowedChoice, NamedChoice, ToolChoice
 from paddler.messages import chat
 from paddler.messages.inference import ImagePart, ImageUrl, JsonSchemaGrammar, TextPart
 from paddler.messages.openai.responses import ResponsesRequest
@@ -177,6 +179,36 @@ def test_what_cannot_be_is_refused_by_name(changes: dict[str, Any], param: str, 
     with pytest.raises(ParameterError, match=re.escape(text)) as caught:
         agent_request(request(**changes))
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (None, "auto"),
+        ("none", "none"),
+        ("required", "required"),
+        ({"type": "function", "name": "f"}, NamedChoice("f")),
+        (
+            {
+                "type": "allowed_tools",
+                "mode": "required",
+                "tools": [{"type": "function", "name": "f"}],
+            },
+            AllowedChoice(("f",), must_call=True),
+        ),
+        (
+            {"type": "allowed_tools", "mode": "auto", "tools": []},
+            AllowedChoice((), must_call=False),
+        ),
+    ],
+)
+def test_tool_choice_is_a_word_or_names_functions(choice: Any, expected: ToolChoice) -> None:
+    assert tool_choice_of(choice) == expected
+    assert tool_choice_of(echoed_choice(expected)) == expected
+
+
+def test_no_tools_are_as_good_as_null() -> None:
+    assert asked(tools=None).tools == asked(tools=[]).tools == []
 
 
 @pytest.mark.parametrize("name", ["store", "background"])
