@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.openai_tap import Tap
 from tests.e2e.fleet import PATIENT, Fleet
 
 
@@ -32,3 +33,10 @@ def fleet(shared_fleet: Fleet) -> Iterator[Fleet]:
     shared_fleet.wait_idle()
     assert shared_fleet.slots_ready() == 4
     assert shared_fleet.buffered() == 0
+
+
+@pytest.fixture
+def tap(fleet: Fleet) -> Iterator[Tap]:
+    """A way to the shared fleet's OpenAI-compatible service on which every answer is checked."""
+    with Tap(fleet.openai) as tap:
+        yield tap

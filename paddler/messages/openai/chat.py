@@ -4,8 +4,12 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from paddler.messages.openai.common import CompletionUsage, ResponseFormat, TokenLogprob
-from paddler.messages.state import I32
+from paddler.messages.openai.common import (
+    CompletionUsage,
+    ModelName,
+    ResponseFormat,
+    TokenLogprob,
+)
 
 # --- request -----------------------------------------------------------------------------------
 
@@ -89,6 +93,19 @@ class NamedTool(Struct, frozen=True, tag_field="type", tag="function"):
     function: NamedFunction
 
 
+class NamedTools(Struct, frozen=True):
+    """Part of :class:`AllowedTools`."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool]
+
+
+class AllowedTools(Struct, frozen=True, tag_field="type", tag="allowed_tools"):
+    """Some of the tools: only they may be called."""
+
+    allowed_tools: NamedTools
+
+
 class StreamOptions(Struct, frozen=True):
     """``stream_options``; other keys are accepted and change nothing."""
 
@@ -98,10 +115,10 @@ class StreamOptions(Struct, frozen=True):
 class ChatCompletionRequest(Struct, frozen=True, kw_only=True):
     """The body. Ranges are checked where the request is read, so that they can be told."""
 
-    model: str
+    model: ModelName
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
-    max_completion_tokens: I32 | None = None
-    max_tokens: I32 | None = None
+    max_completion_tokens: int | None = None
+    max_tokens: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = None
@@ -118,7 +135,7 @@ class ChatCompletionRequest(Struct, frozen=True, kw_only=True):
     logit_bias: dict[str, float] | None = None
     response_format: ResponseFormat | None = None
     tools: list[ToolDefinition] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     include_reasoning: bool | None = None

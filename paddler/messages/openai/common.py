@@ -1,8 +1,11 @@
 """What several endpoints share: usage, errors, log probabilities, structured output."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+ModelName = Annotated[str, Meta(max_length=1024)]
+"""Any name is accepted and echoed; with every token, hence the limit."""
 
 
 class TextFormat(Struct, frozen=True, tag_field="type", tag="text"):

@@ -5,21 +5,20 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from paddler.messages.openai.chat import StreamOptions
-from paddler.messages.openai.common import CompletionUsage
-from paddler.messages.state import I32
+from paddler.messages.openai.common import CompletionUsage, ModelName
 
 
 class CompletionRequest(Struct, frozen=True, kw_only=True):
     """The body. ``suffix`` and token ids are known, and refused with a reason."""
 
-    model: str
+    model: ModelName
     prompt: str | list[str | int | list[int]] | None = None
     best_of: int | None = None
     echo: bool | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     logprobs: int | None = None
-    max_tokens: I32 | None = None
+    max_tokens: int | None = None
     min_p: float | None = None
     n: int | None = None
     presence_penalty: float | None = None

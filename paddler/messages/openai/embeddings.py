@@ -4,11 +4,13 @@ from typing import Literal
 
 from msgspec import Struct
 
+from paddler.messages.openai.common import ModelName
+
 
 class EmbeddingsRequest(Struct, frozen=True, kw_only=True):
     """The body. ``dimensions`` and token ids are known, and refused with a reason."""
 
-    model: str
+    model: ModelName
     input: str | list[str | int | list[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None

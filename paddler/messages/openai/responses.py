@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from paddler.messages.state import I32
+from paddler.messages.openai.common import ModelName
 
 # --- request -----------------------------------------------------------------------------------
 
@@ -44,12 +44,12 @@ class ReasoningOptions(Struct, frozen=True):
 class ResponsesRequest(Struct, frozen=True, kw_only=True):
     """The body. ``input``: one message as text, or items; each is decoded by its ``type``."""
 
-    model: str
+    model: ModelName
     input: str | list[dict[str, Any]] = field(default_factory=list)
     instructions: str | None = None
     stream: bool | None = None
-    max_output_tokens: I32 | None = None
-    tools: list[FunctionTool] = field(default_factory=list)
+    max_output_tokens: int | None = None
+    tools: list[FunctionTool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
@@ -62,6 +62,7 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     conversation: Any = None
     store: bool | None = None
     background: bool | None = None
+    prompt: Any = None
 
 
 class InputText(Struct, frozen=True):
@@ -158,6 +159,7 @@ class InputTokensDetails(Struct, frozen=True):
     """Part of :class:`ResponseUsage`."""
 
     cached_tokens: int
+    cache_write_tokens: int = 0
 
 
 class OutputTokensDetails(Struct, frozen=True):
@@ -200,7 +202,10 @@ class EchoedTool(Struct, frozen=True, kw_only=True):
 
 
 class Response(Struct, frozen=True, kw_only=True):
-    """The answer, and the state of it within events."""
+    """The answer, and the state of it within events.
+
+    What it repeats of its request is encoded once: a list of :class:`EchoedTool`, and ``text``.
+    """
 
     id: str
     object: Literal["response"] = "response"
@@ -210,12 +215,12 @@ class Response(Struct, frozen=True, kw_only=True):
     incomplete_details: IncompleteDetails | None = None
     instructions: str | None
     model: str
-    tools: list[EchoedTool]
+    tools: Raw
     output: list[OutputItem] = field(default_factory=list)
     parallel_tool_calls: bool
     metadata: dict[str, str]
     tool_choice: Any
     temperature: float
     top_p: float
-    text: dict[str, Any]
+    text: Raw
     usage: ResponseUsage | UnsetType = UNSET

@@ -3,7 +3,7 @@
 import msgspec
 
 from paddler.balancer.link import Concluded
-from paddler.balancer.services.openai.errors import Problem, problem_of
+from paddler.balancer.services.openai.errors import Places, Problem, problem_of
 from paddler.messages.inference import Failure, TokenUsage
 from paddler.messages.openai.common import (
     CompletionTokensDetails,
@@ -33,8 +33,9 @@ class AnswerHead(msgspec.Struct, frozen=True):
 class EventStream:
     """Server-sent events up to ``[DONE]``; the status goes out once a slot is claimed."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, places: Places) -> None:
         self.exchange = exchange
+        self._places = places
 
     def start(self) -> None:
         """Send the status, once."""
@@ -47,7 +48,7 @@ class EventStream:
 
     def fail(self, outcome: Concluded | Failure) -> Response | None:
         """End with an error: as the response, if nothing was sent yet."""
-        problem = problem_of(outcome)
+        problem = problem_of(outcome, self._places)
         if not self.exchange.is_started:
             return problem.response()
         self.tell(problem)

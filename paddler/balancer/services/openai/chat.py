@@ -18,7 +18,7 @@ from paddler.balancer.services.openai.answers import (
 )
 from paddler.balancer.services.openai.chat_request import AgentRequest, agent_request
 from paddler.balancer.services.openai.choices import run_choices, total_usage
-from paddler.balancer.services.openai.errors import problem_in, problem_of
+from paddler.balancer.services.openai.errors import Places, problem_in, problem_of
 from paddler.balancer.services.openai.gathering import Calls, GatheredCall, GatheredChoice
 from paddler.balancer.services.openai.requests import sampling_of_choice
 from paddler.balancer.services.outlet import StreamingOutlet
@@ -39,6 +39,7 @@ from paddler.net.http import Response, json
 from paddler.proto import sse
 
 ROUTE: Final = "chat_completions"
+PLACES: Final = Places(input="messages", format="response_format")
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(api.ChatCompletionRequest).decode
@@ -79,7 +80,7 @@ async def _gather(
         ]
     )
     if not isinstance(outcome, list):
-        return problem_of(outcome).response()
+        return problem_of(outcome, PLACES).response()
     for choice in choices:
         if choice.problem is not None:
             return choice.problem.response()
@@ -170,7 +171,7 @@ class ChatStream(EventStream):
     """The event stream of one answer."""
 
     def __init__(self, exchange: Exchange, head: AnswerHead, *, shows_reasoning: bool) -> None:
-        super().__init__(exchange)
+        super().__init__(exchange, PLACES)
         self.shows_reasoning = shows_reasoning
         self._head = msgspec.structs.asdict(head)
 

@@ -9,7 +9,14 @@ from paddler.balancer.services.openai.errors import ParameterError
 from paddler.balancer.services.openai.requests import (
     DEFAULT_MAX_TOKENS,
     sampling_of,
+    shown,
     stop_texts,
+)
+from paddler.balancer.services.openai.tool_choice import (
+    AllowedChoice,
+    NamedChoice,
+    ToolChoice,
+    offer_of,
 )
 from paddler.messages import chat
 from paddler.messages.inference import Grammar, ImagePart, ImageUrl, JsonSchemaGrammar, TextPart
@@ -38,13 +45,9 @@ class AgentRequest(msgspec.Struct, frozen=True):
 
 def agent_request(request: api.ChatCompletionRequest) -> AgentRequest:
     """The request in our own form; :class:`ParameterError` where it contradicts itself."""
-    tools = tools_of(request.tools or [])
-    choice = tool_choice_of(request.tool_choice, [tool.function.name for tool in tools])
-    if choice == "none":
-        tools = []
-    must_call = bool(tools) and choice not in ("auto", "none")
+    offer = offer_of(tool_choice_of(request.tool_choice), tools_of(request.tools or []))
     grammar = grammar_of(request.response_format)
-    if must_call and grammar is not None:
+    if offer.must_call and grammar is not None:
         raise ParameterError(
             "tool_choice",
             "tool_choice demands a tool call and response_format demands JSON: only one can be had",
@@ -68,10 +71,10 @@ def agent_request(request: api.ChatCompletionRequest) -> AgentRequest:
                 enable_thinking=thinks(request, variables),
                 grammar=grammar,
                 grammar_after_reasoning=grammar is not None,
-                tools=tools,
-                parses_calls=bool(tools),
-                must_call=must_call,
-                only_tool=choice.name if isinstance(choice, NamedChoice) else None,
+                tools=offer.tools,
+                parses_calls=bool(offer.tools),
+                must_call=offer.must_call,
+                only_tool=offer.only,
                 may_repeat_calls=is_parallel,
                 variables=variables,
             )
@@ -79,7 +82,7 @@ def agent_request(request: api.ChatCompletionRequest) -> AgentRequest:
         sampling=sampling_of(request, top_logprobs=top_logprobs_of(request)),
         delivery=Delivery(
             stop=stop_texts(request.stop),
-            call_deltas=bool(tools),
+            call_deltas=bool(offer.tools),
             max_calls=None if is_parallel else 1,
             limits_calls=True,
         ),
@@ -95,8 +98,7 @@ def thinks(request: api.ChatCompletionRequest, variables: dict[str, Any]) -> boo
     if asked is not None and not isinstance(asked, bool):
         raise ParameterError(
             "chat_template_kwargs",
-            f"chat_template_kwargs.enable_thinking is {encode(asked).decode()}; "
-            "it must be true or false",
+            f"chat_template_kwargs.enable_thinking is {shown(asked)}; it must be true or false",
         )
     effort = request.reasoning_effort
     if effort is not None and effort != "none":
@@ -219,29 +221,18 @@ def require_known_properties(schema: dict[str, Any]) -> None:
             raise ParameterError("tools", f"Required field '{name}' not found in properties")
 
 
-class NamedChoice(msgspec.Struct, frozen=True):
-    """``tool_choice`` names the function that must be called."""
-
-    name: str
-
-
-def tool_choice_of(choice: str | api.NamedTool | None, names: Sequence[str]) -> str | NamedChoice:
-    """``none``, ``auto`` or ``required``, or a name that is among ``names``."""
-    if isinstance(choice, api.NamedTool):
-        return named_choice(choice.function.name, names)
-    if choice == "required" and not names:
-        raise ParameterError("tool_choice", "tool_choice is required, and there are no tools")
-    return choice or "auto"
-
-
-def named_choice(name: str, names: Sequence[str]) -> NamedChoice:
-    """The choice of one function, which must be there."""
-    if name not in names:
-        known = ", ".join(names) or "none"
-        raise ParameterError(
-            "tool_choice", f"tool_choice names {name!r}; the functions in tools are: {known}"
-        )
-    return NamedChoice(name)
+def tool_choice_of(choice: str | api.NamedTool | api.AllowedTools | None) -> ToolChoice:
+    """``tool_choice`` in our own form."""
+    match choice:
+        case api.NamedTool(function):
+            return NamedChoice(function.name)
+        case api.AllowedTools(allowed):
+            names = tuple(tool.function.name for tool in allowed.tools)
+            return AllowedChoice(names, must_call=allowed.mode == "required")
+        case "required" | "none":
+            return choice
+        case _:
+            return "auto"
 
 
 # --- structured output -------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from paddler.balancer.services.openai.answers import (
     usage_of,
 )
 from paddler.balancer.services.openai.choices import run_choices, total_usage
-from paddler.balancer.services.openai.errors import ParameterError, problem_of
+from paddler.balancer.services.openai.errors import ParameterError, Places, problem_of
 from paddler.balancer.services.openai.gathering import GatheredChoice
 from paddler.balancer.services.openai.requests import (
     MAX_CHOICES,
@@ -45,6 +45,7 @@ from paddler.net.http import Response, json
 from paddler.proto import sse
 
 ROUTE: Final = "completions"
+PLACES: Final = Places(input="prompt")
 DEFAULT_MAX_TOKENS: Final = 16  # OpenAI's
 MAX_LOGPROBS: Final = 5  # OpenAI's
 
@@ -104,7 +105,10 @@ def plan_of(request: api.CompletionRequest) -> Plan:
         for prompt in prompts
         for _ in range(request.n or 1)
     ]
-    check_range("n times the number of prompts", len(jobs), 1, MAX_CHOICES)
+    if len(jobs) > MAX_CHOICES:
+        raise ParameterError(
+            "n", f"n times the number of prompts is {len(jobs)}; at most {MAX_CHOICES} are allowed"
+        )
     return Plan(
         prompts,
         jobs,
@@ -140,7 +144,7 @@ async def _gather(
 
     outcome = await run_choices([partial(run, index) for index in range(len(choices))])
     if not isinstance(outcome, list):
-        return problem_of(outcome).response()
+        return problem_of(outcome, PLACES).response()
     answers = []
     for index, (choice, completed) in enumerate(zip(choices, outcome, strict=True)):
         answers.append(
@@ -189,7 +193,7 @@ class CompletionStream(EventStream):
     """The event stream of one answer."""
 
     def __init__(self, exchange: Exchange, head: AnswerHead) -> None:
-        super().__init__(exchange)
+        super().__init__(exchange, PLACES)
         self._head = msgspec.structs.asdict(head)
 
     def encode_piece(

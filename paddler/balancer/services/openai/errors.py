@@ -12,19 +12,23 @@ from paddler.net.http import Response
 
 RETRY_AFTER_S: Final = 1
 
-# GeneratedTokenResult variants that are the caller's mistake; the others are the server's.
-CALLER_MISTAKES: Final = frozenset(
+# GeneratedTokenResult variants that are the caller's mistake, by the part of the request that is
+# at fault; the others are the server's.
+INPUT_MISTAKES: Final = frozenset(
     {
         "ChatTemplateError",
-        "GrammarIncompatibleWithThinking",
-        "GrammarInitializationFailed",
-        "GrammarSyntaxError",
         "ImageDecodingFailed",
         "ImageExceedsBatchSize",
         "MultimodalNotSupported",
-        "ToolSchemaInvalid",
     }
 )
+FORMAT_MISTAKES: Final = frozenset(
+    {"GrammarIncompatibleWithThinking", "GrammarInitializationFailed", "GrammarSyntaxError"}
+)
+TOOL_MISTAKES: Final = frozenset({"ToolSchemaInvalid"})
+
+# How the inference protocol tells of a prompt that is longer than the context.
+CONTEXT_EXCEEDED: Final = "Request evicted due to KV cache pressure"
 
 encode = msgspec.json.Encoder().encode
 
@@ -37,6 +41,13 @@ class ParameterError(ClientError):
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
         self.param = param
+
+
+class Places(msgspec.Struct, frozen=True):
+    """What an endpoint calls the parts of its requests that an agent may find at fault."""
+
+    input: str
+    format: str | None = None
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -62,6 +73,9 @@ class Problem(msgspec.Struct, frozen=True):
         """The error as a response."""
         if self.status == 503:
             headers = (*headers, ("retry-after", str(RETRY_AFTER_S)))
+        elif self.status == 501:
+            # OpenAI's clients repeat what failed with 5xx, unless they are told not to.
+            headers = (*headers, ("x-should-retry", "false"))
         return Response(self.status, self.body, content_type="application/json", headers=headers)
 
 
@@ -72,15 +86,25 @@ def render_error(
     return Problem(status, message).response(headers)
 
 
-def problem_of(outcome: Concluded | Failure) -> Problem:
+def problem_of(outcome: Concluded | Failure, places: Places) -> Problem:
     """What is told of an answer that failed."""
     if isinstance(outcome, Failure):
         return Problem(outcome.code, outcome.description)
     variant, detail = read_result(outcome.payload)
+    message = describe(variant, detail)
     if variant == "TokenGenerationDisabled":
-        return Problem(501, describe(variant, detail))
-    is_mistake = outcome.is_refusal or variant in CALLER_MISTAKES
-    return Problem(400 if is_mistake else 500, describe(variant, detail))
+        return Problem(501, message)
+    if variant in FORMAT_MISTAKES:
+        return Problem(400, message, param=places.format)
+    if variant in TOOL_MISTAKES:
+        return Problem(400, message, param="tools")
+    if variant in INPUT_MISTAKES or outcome.is_refusal:
+        if not message.startswith(CONTEXT_EXCEEDED):
+            return Problem(400, message, param=places.input)
+        # Clients that see no more than the message look for these words.
+        message = f"{message} (context_length_exceeded: the prompt is too long)"
+        return Problem(400, message, param=places.input, code="context_length_exceeded")
+    return Problem(500, message)
 
 
 def problem_in(result: bytes) -> Problem | None:

@@ -18,12 +18,15 @@ T = TypeVar("T")
 DEFAULT_MAX_TOKENS: Final = 2000
 MAX_CHOICES: Final = 128
 MAX_STOP_TEXTS: Final = 16  # OpenAI takes 4; clients of other services send more
-
+MAX_SHOWN: Final = 100  # characters of a value within an error
 
 # What OpenAI's API reference allows, and llama.cpp can do.
 RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "best_of": (1, MAX_CHOICES),
     "frequency_penalty": (-2, 2),
+    "max_completion_tokens": (1, I32_MAX),
+    "max_output_tokens": (1, I32_MAX),
+    "max_tokens": (1, I32_MAX),
     "min_p": (0, 1),
     "n": (1, MAX_CHOICES),
     "presence_penalty": (-2, 2),
@@ -35,8 +38,18 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
 }
 _BIAS_RANGE: Final = (-100, 100)
 
-# How msgspec ends a complaint about a part of the document.
+# How msgspec ends a complaint about a part of the document, and names what is not there.
 _PLACE: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
+_MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
+
+# What a field may say, by its place; msgspec tells only what it may not.
+_ALLOWED: Final[Mapping[str, str]] = {
+    "encoding_format": "float or base64",
+    "messages[].content[].type": "text, image_url or refusal",
+    "response_format.type": "text, json_object or json_schema",
+    "tool_choice": "none, auto, required or an object that names a function",
+    "tool_choice.type": "function or allowed_tools",
+}
 
 
 def read(request: Request, decode: Callable[[bytes], T]) -> T:
@@ -49,7 +62,7 @@ def read(request: Request, decode: Callable[[bytes], T]) -> T:
     try:
         decoded = decode(request.body)
     except msgspec.ValidationError as error:
-        raise _refusal_of(str(error)) from error
+        raise refusal_of(error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ClientError(f"the body is not valid JSON: {error}", code="json") from error
     check_ranges(decoded)
@@ -114,18 +127,38 @@ def _bias_of(bias: dict[str, float] | None) -> dict[int, float] | None:
     for text, value in bias.items():
         if not re.fullmatch(r"[0-9]{1,9}", text):
             raise ParameterError(
-                "logit_bias", f"logit_bias has the key {text!r}; keys are ids of tokens"
+                "logit_bias", f"logit_bias has the key {shown(text)}; keys are ids of tokens"
             )
         check_range(f"logit_bias[{text}]", value, *_BIAS_RANGE)
         by_token[int(text)] = value
     return by_token
 
 
-def _refusal_of(complaint: str) -> ClientError:
-    """What msgspec complains about, the place in front as people write it."""
+def refusal_of(error: msgspec.ValidationError, within: str = "") -> ClientError:
+    """What msgspec complains about, the place in front as people write it.
+
+    ``within``: where the part of the request stands that was decoded.
+    """
+    complaint = str(error)
     found = _PLACE.search(complaint)
     what = complaint[: found.start()] if found else complaint
+    # The values of a mapping have no place of their own.
+    place = _joined(within, found["place"].replace("[...]", "") if found else "")
+    if allowed := _ALLOWED.get(re.sub(r"\[[0-9]+\]", "[]", place)):
+        what = f"{what}; it must be {allowed}"
     what = what.replace("`", "")
-    if found and (place := found["place"]):
-        return ParameterError(place, f"{place}: {what}")
-    return ClientError(what, code="json")
+    if missing := _MISSING.match(complaint):
+        return ParameterError(
+            _joined(place, missing["name"]), f"{place}: {what}" if place else what
+        )
+    return ParameterError(place, f"{place}: {what}") if place else ClientError(what, code="json")
+
+
+def shown(value: Any) -> str:
+    """A value of the request as JSON for people, cut where it is long."""
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _joined(place: str, rest: str) -> str:
+    return f"{place}.{rest}" if place and rest and rest[0] != "[" else place + rest

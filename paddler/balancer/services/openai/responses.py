@@ -1,6 +1,8 @@
 """``POST /v1/responses``, whole and as events."""
 
+import re
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -8,7 +10,7 @@ import msgspec
 from paddler._fastpath import FRAMING_RAW, Sink
 from paddler.balancer.link import Agent, Completed
 from paddler.balancer.relay import Dispatcher, Outcome
-from paddler.balancer.services.openai.errors import Problem, problem_in, problem_of
+from paddler.balancer.services.openai.errors import Places, Problem, problem_in, problem_of
 from paddler.balancer.services.openai.gathering import (
     CONTENT_TAG,
     REASONING_TAG,
@@ -17,7 +19,8 @@ from paddler.balancer.services.openai.gathering import (
     GatheredCall,
     GatheredChoice,
 )
-from paddler.balancer.services.openai.responses_request import agent_request
+from paddler.balancer.services.openai.responses_request import agent_request, tool_choice_of
+from paddler.balancer.services.openai.tool_choice import AllowedChoice, NamedChoice, ToolChoice
 from paddler.balancer.services.outlet import StreamingOutlet
 from paddler.ids import new_id
 from paddler.messages.inference import TokenUsage
@@ -28,6 +31,7 @@ from paddler.net.http import Response, json
 from paddler.proto import sse
 
 ROUTE: Final = "responses"
+PLACES: Final = Places(input="input", format="text.format")
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(api.ResponsesRequest).decode
@@ -53,37 +57,62 @@ async def create_response(
 
 def begun(request: api.ResponsesRequest) -> api.Response:
     """The response before anything was generated."""
-    wanted = request.text.format if request.text is not None else None
     return api.Response(
         id=f"resp_{new_id()}",
         created_at=int(time.time()),
         status="in_progress",
         instructions=request.instructions,
         model=request.model,
-        tools=[
-            api.EchoedTool(
-                name=tool.name or "",
-                description=tool.description,
-                parameters=tool.parameters,
-                strict=tool.strict,
-            )
-            for tool in request.tools
-            if tool.type == "function"
-        ],
+        tools=msgspec.Raw(encode(echoed_tools(request.tools or []))),
         parallel_tool_calls=request.parallel_tool_calls is not False,
         metadata=request.metadata or {},
-        tool_choice=request.tool_choice or "auto",
+        tool_choice=echoed_choice(tool_choice_of(request.tool_choice)),
         temperature=1 if request.temperature is None else request.temperature,
         top_p=1 if request.top_p is None else request.top_p,
-        text={"format": {"type": "text"} if wanted is None else format_of(wanted)},
+        text=msgspec.Raw(encode({"format": echoed_format(request.text)})),
     )
 
 
-def format_of(wanted: api.TextFormat) -> dict[str, Any]:
-    """The request's format, without what it leaves out."""
-    return {
-        name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None
-    }
+def echoed_tools(tools: Sequence[api.FunctionTool]) -> list[api.EchoedTool]:
+    """``tools`` as a response repeats them."""
+    return [
+        api.EchoedTool(
+            name=tool.name or "",
+            description=tool.description,
+            parameters=tool.parameters,
+            strict=tool.strict,
+        )
+        for tool in tools
+        if tool.type == "function"
+    ]
+
+
+def echoed_choice(choice: ToolChoice) -> str | dict[str, Any]:
+    """``tool_choice`` as a response repeats it."""
+
+    def function(name: str) -> dict[str, Any]:
+        return {"type": "function", "name": name}
+
+    match choice:
+        case NamedChoice(name):
+            return function(name)
+        case AllowedChoice(names, must_call):
+            mode = "required" if must_call else "auto"
+            tools = [function(name) for name in names]
+            return {"type": "allowed_tools", "mode": mode, "tools": tools}
+        case _:
+            return choice
+
+
+def echoed_format(text: api.TextOptions | None) -> dict[str, Any]:
+    """``text.format`` as a response repeats it: text, unless something else was understood."""
+    wanted = text.format if text is not None else None
+    if wanted is None or wanted.type not in ("json_object", "json_schema"):
+        return {"type": "text"}
+    if wanted.type == "json_object":
+        return {"type": wanted.type}
+    named = msgspec.structs.asdict(wanted) | {"name": wanted.name or "schema"}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def completed(
@@ -143,7 +172,7 @@ def call_item(index: int, call: GatheredCall, status: api.ItemStatus) -> api.Fun
 def whole_response(snapshot: api.Response, gathered: GatheredChoice, outcome: Outcome) -> Response:
     """The response for how the request ended: a thought, a message, then the calls."""
     if not isinstance(outcome, Completed):
-        return problem_of(outcome).response()
+        return problem_of(outcome, PLACES).response()
     if gathered.problem is not None:
         return gathered.problem.response()
     status: api.ItemStatus = "incomplete" if outcome.finished.reason == "length" else "completed"
@@ -151,7 +180,7 @@ def whole_response(snapshot: api.Response, gathered: GatheredChoice, outcome: Ou
     if reasoning := gathered.reasoning:
         output.append(reasoning_item(len(output), reasoning))
     content = gathered.content
-    if content or not gathered.calls:
+    if content.strip() or not gathered.calls:
         output.append(message_item(len(output), content, status))
     for call in gathered.calls:
         output.append(call_item(len(output), call, status))
@@ -180,13 +209,15 @@ class OpenItem:
 
 
 _CALL: Final = b"f"
+_WHITE_SPACE: Final = re.compile(rb"(?: |\\[nrt])*")  # within a JSON string
 _ID_PREFIXES: Final = {CONTENT_TAG: "msg", REASONING_TAG: "rs", _CALL: "fc"}
 
 
 class EventOutlet(StreamingOutlet):
     """An answer as the gapless sequence of events that OpenAI's clients follow.
 
-    A piece of text costs no JSON work: its event is put together around it.
+    A piece of text costs no JSON work: its event is put together around it. White space alone
+    makes no message: it is held until it is known whether text or a call follows.
     """
 
     def __init__(self, exchange: Exchange, snapshot: api.Response) -> None:
@@ -196,6 +227,7 @@ class EventOutlet(StreamingOutlet):
         self._sequence = 0
         self._output: list[api.OutputItem] = []
         self._item: OpenItem | None = None
+        self._held = b""
         self._calls = Calls()
         self._problem: Problem | None = None
 
@@ -210,6 +242,7 @@ class EventOutlet(StreamingOutlet):
             delta = decode_call_delta(payload)
             call = self._calls.take(delta)
             if delta.name is not None:
+                self._held = b""
                 self._close_item("completed")
                 self._open_item(_CALL, call)
             if delta.arguments and self._item is not None:
@@ -225,13 +258,16 @@ class EventOutlet(StreamingOutlet):
     def end(self, outcome: Outcome) -> Response | None:
         """Tell how it ended, by an error response if nothing was sent yet."""
         if not isinstance(outcome, Completed):
+            problem = problem_of(outcome, PLACES)
             if not self._exchange.is_started:
-                return problem_of(outcome).response()
-            self._fail(problem_of(outcome))
+                return problem.response()
+            self._fail(problem)
         elif self._problem is not None:
             self._fail(self._problem)
         else:
             is_cut = outcome.finished.reason == "length"
+            if self._held and not self._calls:
+                self._write_piece(self._open_text(CONTENT_TAG), b"")
             self._close_item("incomplete" if is_cut else "completed")
             response = completed(self._snapshot, self._output, outcome.finished)
             self._event(f"response.{response.status}", response=response)
@@ -247,10 +283,21 @@ class EventOutlet(StreamingOutlet):
             return  # the text of calls is told as calls
         item = self._item
         if item is None or item.tag != tag:
-            self._close_item("completed")
-            item = self._open_item(tag)
+            if tag == CONTENT_TAG and _WHITE_SPACE.fullmatch(text):
+                self._held += text
+                return
+            item = self._open_text(tag)
+        self._write_piece(item, text)
+
+    def _open_text(self, tag: bytes) -> OpenItem:
+        self._close_item("completed")
+        return self._open_item(tag)
+
+    def _write_piece(self, item: OpenItem, text: bytes) -> None:
+        is_content = item.tag == CONTENT_TAG
+        if is_content and self._held:
+            text, self._held = self._held + text, b""
         item.pieces.append(text)
-        is_content = tag == CONTENT_TAG
         name = b"response.output_text.delta" if is_content else b"response.reasoning_text.delta"
         self._exchange.write(
             b'event: %b\ndata: {"type":"%b","sequence_number":%d,"item_id":"%b",'

@@ -1,20 +1,27 @@
 """What a request to the Responses API asks of an agent."""
 
-from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from paddler.balancer.services.openai.chat_request import (
     AgentRequest,
-    NamedChoice,
-    named_choice,
     schema_grammar,
-    tool_choice_of,
     tool_of,
 )
 from paddler.balancer.services.openai.errors import ParameterError
-from paddler.balancer.services.openai.requests import DEFAULT_MAX_TOKENS, sampling_of
+from paddler.balancer.services.openai.requests import (
+    DEFAULT_MAX_TOKENS,
+    refusal_of,
+    sampling_of,
+    shown,
+)
+from paddler.balancer.services.openai.tool_choice import (
+    AllowedChoice,
+    NamedChoice,
+    ToolChoice,
+    offer_of,
+)
 from paddler.messages import chat
 from paddler.messages.inference import (
     Grammar,
@@ -37,6 +44,7 @@ STATEFUL: Final = {
     "conversation": "send the whole conversation as input",
     "store": "nothing is stored: leave it out, or set it to false",
     "background": "answers are not kept to be fetched later: leave it out, or set it to false",
+    "prompt": "send the text itself as instructions or input",
 }
 
 
@@ -55,15 +63,12 @@ def agent_request(request: api.ResponsesRequest) -> AgentRequest:
             tool.parameters,
             is_strict=tool.strict,
         )
-        for index, tool in enumerate(request.tools)
+        for index, tool in enumerate(request.tools or [])
         if tool.type == "function"
     ]
-    choice = choice_of(request.tool_choice, [tool.function.name for tool in tools])
-    if choice == "none":
-        tools = []
-    must_call = bool(tools) and choice not in ("auto", "none")
+    offer = offer_of(tool_choice_of(request.tool_choice), tools)
     grammar = grammar_of(request.text)
-    if must_call and grammar is not None:
+    if offer.must_call and grammar is not None:
         raise ParameterError(
             "tool_choice",
             "tool_choice demands a tool call and text.format demands JSON: only one can be had",
@@ -79,35 +84,44 @@ def agent_request(request: api.ResponsesRequest) -> AgentRequest:
                 enable_thinking=effort != "none",
                 grammar=grammar,
                 grammar_after_reasoning=grammar is not None,
-                tools=tools,
-                parses_calls=bool(tools),
-                must_call=must_call,
-                only_tool=choice.name if isinstance(choice, NamedChoice) else None,
+                tools=offer.tools,
+                parses_calls=bool(offer.tools),
+                must_call=offer.must_call,
+                only_tool=offer.only,
                 may_repeat_calls=is_parallel,
                 variables={} if effort in (None, "none") else {"reasoning_effort": effort},
             )
         ),
         sampling=sampling_of(request),
         delivery=Delivery(
-            call_deltas=bool(tools),
+            call_deltas=bool(offer.tools),
             max_calls=None if is_parallel else 1,
             limits_calls=True,
         ),
     )
 
 
-def choice_of(choice: str | dict[str, Any] | None, names: Sequence[str]) -> str | NamedChoice:
-    """``none``, ``auto`` or ``required``, or a name that is among ``names``."""
+def tool_choice_of(choice: str | dict[str, Any] | None) -> ToolChoice:
+    """``tool_choice`` in our own form."""
     match choice:
-        case None | "none" | "auto" | "required":
-            return tool_choice_of(choice, names)
+        case None:
+            return "auto"
+        case "none" | "auto" | "required":
+            return choice
         case {"type": "function", "name": str() as name}:
-            return named_choice(name, names)
+            return NamedChoice(name)
+        case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": [*tools]}:
+            names = tuple(
+                tool_choice.name
+                for tool in tools
+                if isinstance(tool_choice := tool_choice_of(tool), NamedChoice)
+            )
+            return AllowedChoice(names, must_call=mode == "required")
         case _:
             raise ParameterError(
                 "tool_choice",
-                f"tool_choice is {msgspec.json.encode(choice).decode()}; it must be none, auto, "
-                'required or {"type": "function", "name": …}',
+                f"tool_choice is {shown(choice)}; it must be none, auto, required or "
+                '{"type": "function", "name": …}',
             )
 
 
@@ -152,7 +166,7 @@ class _Conversation:
         """Take the next item; unknown types say nothing to a model."""
         match item.get("type", "message"):
             case "message":
-                self._add_message(_read(place, item, api.MessageItem))
+                self._add_message(place, _read(place, item, api.MessageItem))
             case "function_call":
                 self._add_call(_read(place, item, api.FunctionCallItem))
             case "function_call_output":
@@ -181,11 +195,11 @@ class _Conversation:
         """The whole conversation."""
         return self._messages
 
-    def _add_message(self, item: api.MessageItem) -> None:
+    def _add_message(self, place: str, item: api.MessageItem) -> None:
         self._messages.append(
             chat.Message(
                 role=ROLES.get(item.role, item.role),
-                content=_content("content", item.content),
+                content=_content(f"{place}.content", item.content),
                 reasoning_content=self._take_reasoning() if item.role == "assistant" else None,
             )
         )
@@ -232,5 +246,4 @@ def _read(place: str, item: dict[str, Any], form: type[T]) -> T:
     try:
         return msgspec.convert(item, form)
     except msgspec.ValidationError as error:
-        what = str(error).replace("`", "").replace("$.", "")
-        raise ParameterError(place, f"{place}: {what}") from error
+        raise refusal_of(error, place) from error

@@ -24,6 +24,13 @@ RESPONSES_DISABLED: Final = "Responses are disabled while the cluster is configu
 COMPLETIONS_DISABLED: Final = (
     "Completions are disabled while the cluster is configured for embeddings"
 )
+# What fetches, ends or forgets an answer that was stored.
+STORED_RESPONSE_ROUTES: Final = (
+    ("GET", "/v1/responses/{id}"),
+    ("DELETE", "/v1/responses/{id}"),
+    ("POST", "/v1/responses/{id}/cancel"),
+    ("GET", "/v1/responses/{id}/input_items"),
+)
 
 
 class OpenAIService:
@@ -42,6 +49,8 @@ class OpenAIService:
         router.add("POST", "/v1/completions", self.create_completion)
         router.add("POST", "/v1/embeddings", self.create_embeddings)
         router.add("POST", "/v1/responses", self.create_response)
+        for method, path in STORED_RESPONSE_ROUTES:
+            router.add(method, path, self.find_response)
         router.add("GET", "/v1/models", self.list_models)
         router.add("GET", "/v1/models/{id}", self.get_model)
 
@@ -65,6 +74,13 @@ class OpenAIService:
         return await self._generate(
             exchange, responses.decode_request, responses.create_response, RESPONSES_DISABLED
         )
+
+    async def find_response(self, exchange: Exchange) -> Response:
+        """``GET /v1/responses/{id}`` and its like: there is none."""
+        name = exchange.request.params["id"]
+        return Problem(
+            404, f"Response {name!r} does not exist: nothing is stored here", param="id"
+        ).response()
 
     async def create_embeddings(self, exchange: Exchange) -> Response | None:
         """``POST /v1/embeddings``."""
@@ -98,6 +114,9 @@ class OpenAIService:
             return await create(self._dispatcher, exchange, request)
         except ParameterError as error:
             return _refuse(error)
+        except RecursionError as error:
+            # What could just be decoded is to be encoded from a few calls deeper.
+            raise ClientError("the request is nested too deeply", code="json") from error
 
 
 def _refuse(error: ParameterError) -> Response:

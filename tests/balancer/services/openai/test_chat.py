@@ -209,7 +209,25 @@ def test_a_failure_within_a_stream_is_its_last_event() -> None:
 @pytest.mark.parametrize(
     ("body", "param", "text"),
     [
-        ({"model": "m"}, None, "Object missing required field messages"),
+        ({"model": "m"}, "messages", "Object missing required field messages"),
+        (SMALLEST | {"model": "m" * 1025}, "model", "model: Expected str of length <= 1024"),
+        (SMALLEST | {"max_tokens": 0}, "max_tokens", "max_tokens is 0; it must be between 1 and"),
+        (
+            SMALLEST | {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages[0].content[0].text",
+            "messages[0].content[0]: Object missing required field text",
+        ),
+        (
+            SMALLEST | {"messages": [{"role": "user", "content": [{"type": "file"}]}]},
+            "messages[0].content[0].type",
+            "Invalid value 'file'; it must be text, image_url or refusal",
+        ),
+        (
+            SMALLEST | {"tool_choice": "any"},
+            "tool_choice",
+            "it must be none, auto, required or an object that names a function",
+        ),
+        (SMALLEST | {"logit_bias": {"5": "a"}}, "logit_bias", "logit_bias: Expected float"),
         (
             SMALLEST | {"temperature": 3},
             "temperature",

@@ -31,7 +31,6 @@ def asked(**changes: Any) -> chat.Chat:
         ({"max_tokens": 5}, 5),
         ({"max_completion_tokens": 6}, 6),
         ({"max_tokens": 5, "max_completion_tokens": 6}, 6),
-        ({"max_completion_tokens": 0, "max_tokens": 5}, 0),
     ],
 )
 def test_the_newer_name_of_the_limit_wins(limits: dict[str, int], max_tokens: int) -> None:
@@ -128,6 +127,10 @@ def tool(name: str = "f", **function: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, **function}}
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [*map(tool, names)]}}
+
+
 def test_a_tool_keeps_the_whole_of_its_schema() -> None:
     conversation = asked(tools=[tool(parameters=SCHEMA, strict=True)])
     assert conversation.tools == [chat.Tool(chat.Function("f", "", SCHEMA, True))]
@@ -149,6 +152,8 @@ def test_what_templates_read_of_a_schema_is_always_there() -> None:
         ("none", False, None, 0),
         ("required", True, None, 2),
         ({"type": "function", "function": {"name": "g"}}, True, "g", 2),
+        (allowed("auto", "g"), False, None, 1),
+        (allowed("required", "g"), True, None, 1),
     ],
 )
 def test_tool_choice_says_whether_and_what_is_called(
@@ -216,6 +221,11 @@ def test_a_response_format_is_a_grammar(wanted: dict[str, Any], schema: str | No
             "names 'g'; the functions in tools are: f",
         ),
         ({"tool_choice": "required"}, "tool_choice", "there are no tools"),
+        (
+            {"tools": [tool()], "tool_choice": allowed("auto", "f", "g")},
+            "tool_choice",
+            "names 'g'; the functions in tools are: f",
+        ),
         (
             {
                 "tools": [tool()],

@@ -112,7 +112,7 @@ def test_log_probabilities_are_parallel_lists(stream: bool) -> None:
         ({"prompt": [1, 2]}, "prompt", "prompt has token ids"),
         ({"prompt": [[1]]}, "prompt", "prompt has token ids"),
         ({"prompt": []}, "prompt", "prompt is an empty list"),
-        ({"prompt": ["a", "b"], "n": 65}, "n times the number of prompts", "is 130"),
+        ({"prompt": ["a", "b"], "n": 65}, "n", "n times the number of prompts is 130"),
     ],
 )
 def test_what_is_not_served_is_refused_by_name(

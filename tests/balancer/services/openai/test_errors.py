@@ -5,21 +5,26 @@ import json
 import pytest
 
 from paddler.balancer.link import Concluded
-from paddler.balancer.services.openai.errors import problem_in, problem_of, render_error
+from paddler.balancer.services.openai.errors import Places, problem_in, problem_of, render_error
 from paddler.messages.inference import Failure
 from tests.balancer.test_pool import Pool, join
 
+PLACES = Places(input="messages", format="response_format")
+
 
 @pytest.mark.parametrize(
-    ("status", "kind", "retry_after"),
+    ("status", "kind", "retry_after", "should_retry"),
     [
-        (400, "invalid_request_error", None),
-        (404, "invalid_request_error", None),
-        (500, "server_error", None),
-        (503, "server_error", "1"),
+        (400, "invalid_request_error", None, None),
+        (404, "invalid_request_error", None, None),
+        (500, "server_error", None, None),
+        (501, "server_error", None, "false"),
+        (503, "server_error", "1", None),
     ],
 )
-def test_an_error_has_openais_shape(status: int, kind: str, retry_after: str | None) -> None:
+def test_an_error_has_openais_shape(
+    status: int, kind: str, retry_after: str | None, should_retry: str | None
+) -> None:
     response = render_error(status, "some_code", "no", (("allow", "GET"),))
     assert response.status == status
     assert response.content_type == "application/json"
@@ -29,35 +34,49 @@ def test_an_error_has_openais_shape(status: int, kind: str, retry_after: str | N
     headers = dict(response.headers)
     assert headers["allow"] == "GET"
     assert headers.get("retry-after") == retry_after
+    assert headers.get("x-should-retry") == should_retry
 
 
 @pytest.mark.parametrize(
-    ("result", "status", "message"),
+    ("result", "status", "param", "message"),
     [
-        (b'{"GrammarSyntaxError":"line 1"}', 400, "line 1"),
+        (b'{"GrammarSyntaxError":"line 1"}', 400, "response_format", "line 1"),
+        (b'{"ChatTemplateError":"no user"}', 400, "messages", "no user"),
+        (b'{"ToolSchemaInvalid":"no schema"}', 400, "tools", "no schema"),
         (
             b'{"ImageExceedsBatchSize":{"image_tokens":9,"n_batch":8}}',
             400,
+            "messages",
             "image required 9 tokens but agent n_batch is 8; rerun with a larger n_batch",
         ),
-        (b'{"SamplerError":"no"}', 500, "no"),
-        (b'{"TokenGenerationDisabled":"off"}', 501, "off"),
+        (b'{"SamplerError":"no"}', 500, None, "no"),
+        (b'{"TokenGenerationDisabled":"off"}', 501, None, "off"),
     ],
 )
 def test_an_agents_error_is_the_callers_or_the_servers(
-    result: bytes, status: int, message: str
+    result: bytes, status: int, param: str | None, message: str
 ) -> None:
-    problem = problem_of(Concluded(result, join(Pool(), "a", 1)))
-    assert (problem.status, problem.message) == (status, message)
+    problem = problem_of(Concluded(result, join(Pool(), "a", 1)), PLACES)
+    assert (problem.status, problem.param, problem.message) == (status, param, message)
 
 
-def test_a_request_that_would_fail_again_is_the_callers_fault() -> None:
-    result = b'{"SamplerError":"the prompt is too long"}'
-    assert problem_of(Concluded(result, join(Pool(), "a", 1), is_refusal=True)).status == 400
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("no text follows the image", None),
+        ("Request evicted due to KV cache pressure: too long", "context_length_exceeded"),
+    ],
+)
+def test_a_request_that_would_fail_again_is_the_callers_fault(
+    message: str, code: str | None
+) -> None:
+    result = json.dumps({"SamplerError": message}).encode()
+    problem = problem_of(Concluded(result, join(Pool(), "a", 1), is_refusal=True), PLACES)
+    assert (problem.status, problem.param, problem.code) == (400, "messages", code)
 
 
 def test_a_failure_keeps_its_status() -> None:
-    problem = problem_of(Failure(504, "too slow"))
+    problem = problem_of(Failure(504, "too slow"), PLACES)
     assert (problem.status, problem.message) == (504, "too slow")
 
 

@@ -16,8 +16,12 @@ from paddler.balancer.services.openai.requests import (
 from paddler.messages.link import Sampling
 from paddler.messages.openai.chat import ChatCompletionRequest
 from paddler.messages.openai.completions import CompletionRequest
+from paddler.messages.openai.responses import ResponsesRequest
 
 SMALLEST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+FORMS: dict[str, Any] = {"best_of": CompletionRequest, "max_output_tokens": ResponsesRequest}
 
 
 def chat(**changes: Any) -> ChatCompletionRequest:
@@ -27,8 +31,8 @@ def chat(**changes: Any) -> ChatCompletionRequest:
 @pytest.mark.parametrize("name", sorted(RANGES))
 def test_a_number_out_of_its_range_is_told_with_the_range(name: str) -> None:
     low, high = RANGES[name]
-    form = CompletionRequest if name == "best_of" else ChatCompletionRequest
-    required = {"model": "m"} if name == "best_of" else SMALLEST
+    form = FORMS.get(name, ChatCompletionRequest)
+    required = SMALLEST if form is ChatCompletionRequest else {"model": "m"}
     for value in (low, high, None):
         check_ranges(msgspec.convert(required | {name: value}, form))
     for value in (low - 1, high + 1):

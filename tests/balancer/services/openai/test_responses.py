@@ -4,10 +4,13 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from paddler.balancer.services.openai.responses import echoed_format
 from paddler.messages import link as wire
 from paddler.messages.link import FrameKind
+from paddler.messages.openai.responses import TextOptions
 from tests.balancer.services.openai.test_chat import INVALID, say_calls
 from tests.balancer.services.running import Agent, Running, on_balancer
 from tests.net.peers import Answer
@@ -60,7 +63,7 @@ def test_a_whole_response_has_its_items_in_order(reason: str, status: str) -> No
         assert response["incomplete_details"] == details
         assert response["usage"] == {
             "input_tokens": 5,
-            "input_tokens_details": {"cached_tokens": 3},
+            "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 0},
             "output_tokens": 3,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": 8,
@@ -97,16 +100,94 @@ def test_a_response_tells_what_it_was_asked() -> None:
     async def test(running: Running) -> None:
         agent = await Agent.join(running)
         body = CALLING | {"instructions": "Be", "temperature": 0.5, "metadata": {"a": "b"}}
-        body |= {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}}
+        body |= {"tool_choice": {"type": "function", "name": "get_weather", "unknown": 1}}
         asked = asyncio.create_task(running.post(running.openai, PATH, body))
         await say_all(agent)
         response = json.loads((await asked).body)
         assert response["instructions"] == "Be"
         assert (response["temperature"], response["top_p"]) == (0.5, 1)
         assert response["metadata"] == {"a": "b"}
-        assert response["tool_choice"] == "auto"
+        assert response["tool_choice"] == {"type": "function", "name": "get_weather"}
         assert response["tools"] == [WEATHER | {"description": None, "strict": None}]
-        assert response["text"] == {"format": {"type": "json_schema", "name": "n", "schema": {}}}
+        assert response["text"] == {"format": {"type": "text"}}
+
+    on_balancer(test)
+
+
+SCHEMA = {"type": "json_schema", "name": "n", "schema": {}, "strict": True}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "echoed"),
+    [
+        (None, {"type": "text"}),
+        ({"type": "new", "name": "x"}, {"type": "text"}),
+        ({"type": "json_object", "unknown": 1}, {"type": "json_object"}),
+        (SCHEMA, SCHEMA),
+        (
+            {"type": "json_schema", "schema": {}},
+            {"type": "json_schema", "name": "schema", "schema": {}},
+        ),
+    ],
+)
+def test_a_response_tells_the_format_that_was_understood(wanted: Any, echoed: Any) -> None:
+    text = msgspec.convert({"format": wanted}, TextOptions)
+    assert echoed_format(text) == echoed
+
+
+WHITE_SPACE_AND_CALLS = (
+    (FrameKind.CONTENT, rb" \n"),
+    (FrameKind.CALL, wire.encode(wire.CallDelta(0, name="get_weather", arguments="{}"))),
+    (FrameKind.CONTENT, rb"\t"),
+    (FrameKind.CALL, wire.encode(wire.CallDelta(1, name="get_weather", arguments="{}"))),
+    (FrameKind.CONTENT, rb"\n"),
+)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("frames", "told"),
+    [
+        (WHITE_SPACE_AND_CALLS, ["{}", "{}"]),
+        ([(FrameKind.CONTENT, rb" \n"), (FrameKind.CONTENT, b"a ")], [" \na "]),
+        ([(FrameKind.CONTENT, rb" \n"), (FrameKind.CONTENT, b" ")], [" \n "]),
+    ],
+)
+def test_white_space_around_calls_is_no_message(frames: Any, told: list[str], stream: bool) -> None:
+    async def test(running: Running) -> None:
+        agent = await Agent.join(running)
+        asked = asyncio.create_task(
+            running.post(running.openai, PATH, CALLING | {"stream": stream})
+        )
+        start = await agent.hear_start()
+        for kind, payload in frames:
+            agent.say(start.stream_id, kind, payload)
+        agent.finish(start.stream_id)
+        answer = await asked
+        response = events_of(answer)[-1]["response"] if stream else json.loads(answer.body)
+        assert [
+            item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"]
+            for item in response["output"]
+        ] == told
+
+    on_balancer(test)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/responses/resp_1"),
+        ("DELETE", "/v1/responses/resp_1"),
+        ("POST", "/v1/responses/resp_1/cancel"),
+        ("GET", "/v1/responses/resp_1/input_items"),
+    ],
+)
+def test_a_stored_response_is_not_there_and_told_why(method: str, path: str) -> None:
+    async def test(running: Running) -> None:
+        answer = await running.ask(running.openai, method, path)
+        assert answer.status == 404
+        error = json.loads(answer.body)["error"]
+        assert error["message"] == "Response 'resp_1' does not exist: nothing is stored here"
 
     on_balancer(test)
 

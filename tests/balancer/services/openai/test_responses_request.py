@@ -7,7 +7,9 @@ import msgspec
 import pytest
 
 from paddler.balancer.services.openai.errors import ParameterError
-from paddler.balancer.services.openai.responses_request import agent_request
+from paddler.balancer.services.openai.responses import echoed_choice
+from paddler.balancer.services.openai.responses_request import agent_request, tool_choice_of
+from paddler.balancer.services.openai.tool_choice import AllowedChoice, NamedChoice, ToolChoice
 from paddler.messages import chat
 from paddler.messages.inference import ImagePart, ImageUrl, JsonSchemaGrammar, TextPart
 from paddler.messages.openai.responses import ResponsesRequest
@@ -134,12 +136,23 @@ def test_tools_are_flat() -> None:
         ({"store": True}, "store", "nothing is stored"),
         ({"background": True}, "background", "leave it out"),
         ({"input": [{"type": "item_reference", "id": "a"}]}, "input[0]", "send the item itself"),
-        ({"input": [{"role": "user"}]}, "input[0]", "missing required field content"),
-        ({"input": [{}]}, "input[0]", "missing required field role"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt", "send the text itself"),
+        ({"input": [{"role": "user"}]}, "input[0].content", "missing required field content"),
+        ({"input": [{}]}, "input[0].role", "missing required field role"),
         (
             {"input": [{"type": "function_call"}]},
-            "input[0]",
+            "input[0].call_id",
             "missing required field call_id",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": 5}]}]},
+            "input[0].content[0].text",
+            "input[0].content[0].text: Expected str, got int",
+        ),
+        (
+            {"input": [{"role": "user", "content": ["x"]}]},
+            "input[0].content[0]",
+            "input[0].content[0]: Expected object, got str",
         ),
         (
             {"text": {"format": {"type": "json_schema"}}},
@@ -147,6 +160,8 @@ def test_tools_are_flat() -> None:
             "text.format.schema is missing",
         ),
         ({"tool_choice": {"type": "mcp"}}, "tool_choice", '{"type":"mcp"}'),
+        ({"tool_choice": {"type": "x" * 999}}, "tool_choice", "x…; it must be"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice", "it must be none"),
         ({"tool_choice": "required"}, "tool_choice", "there are no tools"),
         ({"tools": [{"type": "function"}]}, "tools[0].name", "is empty"),
         (
@@ -164,6 +179,36 @@ def test_what_cannot_be_is_refused_by_name(changes: dict[str, Any], param: str, 
     with pytest.raises(ParameterError, match=re.escape(text)) as caught:
         agent_request(request(**changes))
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (None, "auto"),
+        ("none", "none"),
+        ("required", "required"),
+        ({"type": "function", "name": "f"}, NamedChoice("f")),
+        (
+            {
+                "type": "allowed_tools",
+                "mode": "required",
+                "tools": [{"type": "function", "name": "f"}],
+            },
+            AllowedChoice(("f",), must_call=True),
+        ),
+        (
+            {"type": "allowed_tools", "mode": "auto", "tools": []},
+            AllowedChoice((), must_call=False),
+        ),
+    ],
+)
+def test_tool_choice_is_a_word_or_names_functions(choice: Any, expected: ToolChoice) -> None:
+    assert tool_choice_of(choice) == expected
+    assert tool_choice_of(echoed_choice(expected)) == expected
+
+
+def test_no_tools_are_as_good_as_null() -> None:
+    assert asked(tools=None).tools == asked(tools=[]).tools == []
 
 
 @pytest.mark.parametrize("name", ["store", "background"])
