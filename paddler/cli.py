@@ -5,13 +5,14 @@ Roles are imported when chosen, so that a balancer host needs no model library a
 """
 
 import argparse
+import io
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -22,11 +23,15 @@ from paddler.log import LOG_FORMAT_VARIABLE, LOG_FORMATS, set_up_logging
 from paddler.messages.state import ModelSource
 from paddler.operators.model_names import parse_model
 from paddler.operators.parsers import add_completions, add_operator_roles
-from paddler.signals import STOP_SIGNALS
+from paddler.signals import stop_signals
 
 T = TypeVar("T")
 
 EXIT_OK, EXIT_FAILURE, EXIT_USAGE = 0, 1, 2
+EXIT_SIGNAL = 128
+"""Beyond it, the number of the signal that ended a command too early, as shells have it."""
+
+SERVICES = ("balancer", "agent", "up")
 
 TOP_DESCRIPTION = """\
 Serve large language models on your own hardware. One balancer takes every request; any
@@ -50,7 +55,8 @@ environment:
   PADDLER_…               any flag's value: PADDLER_MANAGEMENT_ADDR for --management-addr, …;
                           repeatable flags take several values with blanks between
 
-exit codes:  0 done, or stopped as asked   1 could not start or go on   2 bad usage"""
+exit codes:  0 done, or stopped as asked   1 could not start or go on   2 bad usage
+             128 + n: ended by signal n before it was done, as 130 by Ctrl-C"""
 
 BALANCER_EPILOG = """\
 addresses are host:port or [v6]:port; a name is resolved once, at start. Times are
@@ -91,21 +97,34 @@ asks it one question and serves until Ctrl-C."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``paddler`` and return its exit code."""
+    owns_process = argv is None
     if argv is None:
-        # Told to stop before a role listens to signals, or while a command prints: no failure.
-        for number in STOP_SIGNALS:
-            signal.signal(number, lambda *_: sys.exit(EXIT_OK))
+        argv = sys.argv[1:]
+        # Told to stop before a role listens to signals itself: no failure.
+        exit_on_signals(lambda _: EXIT_OK)
+    if sys.stdout is not None and isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that knows no emoji shows something else; that ends no answer.
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = build_parser()
-    take_environment(parser, os.environ)
+    take_environment(parser, os.environ, argv)
     arguments = parser.parse_args(argv)
     if arguments.role is None:
         parser.print_help(sys.stderr)
         return EXIT_USAGE
+    if owns_process and not is_endless(arguments):
+        exit_on_signals(lambda number: EXIT_SIGNAL + number)
     try:
         code: int = arguments.run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_output()
         return EXIT_OK
+    except OSError as error:
+        if arguments.role in SERVICES:
+            raise
+        give_up_output()  # commands tell of every other error themselves
+        return complain(StartError(f"cannot write the output: {error.strerror}"), EXIT_FAILURE)
     except Exception as error:
         cause = ungrouped(error)
         if isinstance(cause, ConfigError):
@@ -114,6 +133,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             return complain(cause, EXIT_FAILURE)
         raise
     return code
+
+
+def is_endless(arguments: argparse.Namespace) -> bool:
+    """Whether a signal is the usual end of this command."""
+    flags = (getattr(arguments, name, False) for name in ("watch", "follow"))
+    return arguments.role in SERVICES or any(flags)
+
+
+def exit_on_signals(code_of: Callable[[int], int]) -> None:
+    """End this process in its main thread, ``finally`` blocks and all, on a stop signal."""
+    for number in stop_signals():
+        signal.signal(number, lambda number, _: sys.exit(code_of(number)))
+
+
+def give_up_output() -> None:
+    """Let what is still to be printed go nowhere, so that Python's end says nothing of it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def ungrouped(error: BaseException) -> BaseException:
@@ -130,7 +166,10 @@ def complain(error: Exception, code: int) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose every error is one line that says where help is."""
+    """argparse whose every error is one line that says where help is; flags are not abbreviated."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False} | options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_USAGE, f"Error: {message}\nTry '{self.prog} --help'.\n")
@@ -143,7 +182,6 @@ def build_parser() -> argparse.ArgumentParser:
         description=TOP_DESCRIPTION,
         epilog=TOP_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("-V", "--version", action="version", version=f"paddler {__version__}")
     roles = parser.add_subparsers(dest="role", metavar="command", title="commands")
@@ -174,7 +212,6 @@ def add_role(roles: "Roles[Parser]", name: str, summary: str, epilog: str) -> Pa
         description=summary[0].upper() + summary[1:] + ".",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
 
 
@@ -364,15 +401,19 @@ def add_log_format(role: Parser) -> None:
     )
 
 
-def take_environment(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
-    """Let ``PADDLER_…`` variables stand in for flags, those of subcommands included.
+def take_environment(
+    parser: argparse.ArgumentParser, environ: Mapping[str, str], words: Sequence[str]
+) -> None:
+    """Let ``PADDLER_…`` variables stand in for flags, those of the subcommand in ``words``, too.
 
-    An empty variable counts as absent. What a variable holds is checked like the flag.
+    An empty variable counts as absent. What a variable holds is checked like the flag, if it
+    is a flag of this command: another's may have its own idea of the name.
     """
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for role in dict.fromkeys(action.choices.values()):
-                take_environment(role, environ)
+            for name, role in action.choices.items():
+                if name in words:
+                    take_environment(role, environ, words)
             continue
         flag = next((text for text in action.option_strings if text.startswith("--")), None)
         if flag is None or action.dest == argparse.SUPPRESS:

@@ -72,6 +72,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
 def split_address(text: str) -> tuple[str, int]:
     """Host and port of ``host:port`` or ``[v6]:port``; :class:`ConfigError` otherwise."""
     host, colon, port_text = text.rpartition(":")
+    if "/" in text:
+        raise ConfigError(f"{text!r}: expected host:port alone, for example 127.0.0.1:8060")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
@@ -114,7 +116,9 @@ def parse_state_database(text: str) -> str:
 
 
 def parse_name(text: str) -> str:
-    """An agent's label, of a length that tables can show."""
+    """An agent's label, of a length and of characters that tables and logs can show."""
+    if not text.isprintable():
+        raise ConfigError(f"{text!r}: expected a name of printable characters")
     if len(text) > MAX_NAME_CHARACTERS:
         raise ConfigError(
             f"a name of {len(text)} characters: expected at most {MAX_NAME_CHARACTERS}"

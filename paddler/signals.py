@@ -10,23 +10,31 @@ from paddler.race import race
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Those that this process is to obey: ``nohup`` has it outlive its terminal."""
+    is_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if not (is_nohup and number is signal.SIGHUP)]
+
+
 class StopSignals:
     """Catches the stop signals within its ``async with`` block."""
 
     def __init__(self) -> None:
+        self._caught: list[signal.Signals] = []
         self._count = 0
         self._first = asyncio.Event()
         self._second = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        for number in STOP_SIGNALS:
+        self._caught = stop_signals()
+        for number in self._caught:
             loop.add_signal_handler(number, self._on_signal)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         loop = asyncio.get_running_loop()
-        for number in STOP_SIGNALS:
+        for number in self._caught:
             loop.remove_signal_handler(number)
 
     async def wait(self) -> None:

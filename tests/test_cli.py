@@ -367,9 +367,8 @@ def test_up_names_a_model_that_is_none() -> None:
 
 def from_environment(role: str, **environ: str) -> argparse.Namespace:
     parser = build_parser()
-    take_environment(parser, environ)
-    words = {"balancer": ["balancer"], "agent": ["agent"], "up": ["up"]}[role]
-    return parser.parse_args(words)
+    take_environment(parser, environ, [role])
+    return parser.parse_args([role])
 
 
 def test_a_variable_stands_in_for_a_flag() -> None:
@@ -393,8 +392,9 @@ def test_a_variable_stands_in_for_a_flag() -> None:
 
 def test_a_flag_wins_over_its_variable() -> None:
     parser = build_parser()
-    take_environment(parser, {"PADDLER_SLOTS": "5", "PADDLER_NAME": "a"})
-    arguments = parser.parse_args(["agent", "--slots", "6"])
+    words = ["agent", "--slots", "6"]
+    take_environment(parser, {"PADDLER_SLOTS": "5", "PADDLER_NAME": "a"}, words)
+    arguments = parser.parse_args(words)
     assert (arguments.slots, arguments.name) == (6, "a")
 
 
@@ -407,7 +407,7 @@ def test_a_variable_may_stand_in_for_a_flag_that_is_needed() -> None:
 )
 def test_a_bad_variable_is_named(capsys: pytest.CaptureFixture[str], name: str, text: str) -> None:
     with pytest.raises(SystemExit, match="2"):
-        take_environment(build_parser(), {name: text})
+        take_environment(build_parser(), {name: text}, ["agent"])
     assert f"Error: {name}: {text!r}: expected" in capsys.readouterr().err
 
 

@@ -39,7 +39,7 @@ def test_an_address_is_a_host_and_a_port(text: str, host: str, port: int) -> Non
         ("a:-1", "the port must be"),
         ("a:65536", "the port must be"),
         ("a:80 ", "the port must be"),
-        ("http://a:80", "in brackets"),
+        ("http://a:80", "expected host:port alone"),
     ],
 )
 def test_what_is_no_address_is_refused_with_advice(text: str, advice: str) -> None:

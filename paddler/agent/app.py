@@ -20,6 +20,7 @@ from paddler.agent.supervisor import Supervisor
 from paddler.config import AgentConfig
 from paddler.ids import new_id
 from paddler.messages import link as wire
+from paddler.messages.agents import agent_label
 from paddler.messages.worker import Opened, Progress
 from paddler.signals import StopSignals
 
@@ -61,6 +62,7 @@ class Agent:
             threads=threads,
             worker_pid=lambda: self._supervisor.pid,
             loaded_model=lambda: self._board.status.model_path,
+            states=lambda: (self._reconciler.wanted, self._reconciler.is_applied),
             send=lambda details: self._link.send_details(details),
         )
         self._reconciler = Reconciler(
@@ -68,9 +70,10 @@ class Agent:
             self.activity,
             self._jobs,
             self._supervisor,
-            agent_label=f'agent "{config.name}"' if config.name is not None else "unnamed agent",
+            agent_label=agent_label(config.name),
             threads=threads,
             on_ready=self._details.on_ready,
+            on_applied=self._details.on_states,
         )
         self._link = Link(
             config.management, new_id(), config.name, lambda: self._board.status, self
@@ -122,6 +125,7 @@ class Agent:
         """Run this state."""
         self._questions.on_state(message.state)
         self._reconciler.want(message.state, is_default=message.is_default)
+        self._details.on_states()
 
     def on_start(self, message: wire.StartStream) -> None:
         """Run a request."""

@@ -14,6 +14,7 @@ from paddler.agent.activity import ActivityBoard
 from paddler.agent.cpu import usable_cores
 from paddler.messages import worker as wire
 from paddler.messages.agents import AgentDetails
+from paddler.messages.state import ApplicableState, fingerprint
 
 MIN_INTERVAL_S: Final = 0.25
 """Between two reports while much changes."""
@@ -24,7 +25,8 @@ MAX_INTERVAL_S: Final = 5.0
 class DetailsReporter:
     """Owns the facts that nobody else keeps. One task, :meth:`run`, tells them.
 
-    ``worker_pid`` and ``loaded_model`` are asked when it tells.
+    ``worker_pid``, ``loaded_model`` and ``states`` are asked when it tells; the latter gives
+    what is wanted, and whether it is applied.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class DetailsReporter:
         threads: int,
         worker_pid: Callable[[], int | None],
         loaded_model: Callable[[], str | None],
+        states: Callable[[], tuple[ApplicableState | None, bool]],
         send: Callable[[AgentDetails], None],
     ) -> None:
         self._activity = activity
         self._threads = threads
         self._worker_pid = worker_pid
         self._loaded_model = loaded_model
+        self._states = states
         self._send = send
         self._started_at = time.time()
         self._ready: wire.Ready | None = None
@@ -63,10 +67,16 @@ class DetailsReporter:
         self._restarts += 1
         self._changed.set()
 
+    def on_states(self) -> None:
+        """Another state is wanted, or applied."""
+        self._changed.set()
+
     @property
     def details(self) -> AgentDetails:
         """All of it, as it is now."""
         now, ready, model = self._activity.now, self._ready, self._loaded_model()
+        wanted, is_applied = self._states()
+        state = fingerprint(wanted) if wanted is not None else None
         return AgentDetails(
             host=socket.gethostname(),
             started_at=round(self._started_at, 3),
@@ -79,6 +89,8 @@ class DetailsReporter:
             load_fraction=now.load_fraction,
             bytes_per_s=now.bytes_per_s,
             seconds_left=now.seconds_left,
+            wanted_state=state,
+            applied_state=state if is_applied else None,
             loaded_model=model,
             context_size=ready.context_size if ready is not None and model is not None else None,
             notes=tuple(ready.notes) if ready is not None else (),

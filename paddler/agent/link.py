@@ -95,7 +95,12 @@ class Link:
             if connection.is_welcome:
                 backoff.reset()
                 was_told = ""
-            log.warning("lost the balancer at %s: %s", self._address.text, reason)
+            what = "lost the balancer at %s: %s"
+            if connection.refusal is not None:
+                what, reason = "the balancer at %s refuses this agent: %s", connection.refusal
+            level = logging.WARNING if reason != was_told else logging.DEBUG
+            log.log(level, what, self._address.text, reason)
+            was_told = reason
             await asyncio.sleep(backoff.next())
 
     def send_status(self, status: AgentStatus) -> None:
@@ -163,6 +168,7 @@ class LinkConnection:
     def __init__(self, socket: WebSocketConnection, listener: LinkListener) -> None:
         self.socket = socket
         self.is_welcome = False
+        self.refusal: str | None = None
         self._listener = listener
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         socket.flow.on_change(listener.on_flow)
@@ -187,7 +193,7 @@ class LinkConnection:
                 log.info("connected to balancer %s", message.version)
                 self._listener.on_welcome()
             case wire.Refused():
-                log.error("the balancer refuses this agent: %s", message.reason)
+                self.refusal = message.reason
             case wire.SetState():
                 self._listener.on_state(message)
             case wire.StartStream():

@@ -94,11 +94,15 @@ class Reconciler:
         agent_label: str,
         threads: int,
         on_ready: Callable[[wire.Ready], object] = lambda _: None,
+        on_applied: Callable[[], object] = lambda: None,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """``on_ready`` is told of each worker that serves. ``draw`` is for tests."""
+        """``on_ready`` is told of each worker that serves, ``on_applied`` of each state that
+        runs, be it by a worker that is there already. ``draw`` is for tests.
+        """
         self._board = board
         self._on_ready_told = on_ready
+        self._on_applied = on_applied
         self._activity = activity
         self._jobs = jobs
         self._supervisor = supervisor
@@ -113,6 +117,16 @@ class Reconciler:
         self._loop = asyncio.get_running_loop()
         self._pace = RetryPace(self._loop.time, draw)
         self._unload_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def wanted(self) -> ApplicableState | None:
+        """The state that is to run here; ``None``: nobody has said."""
+        return self._resolver.wanted
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether what runs here is what the wanted state asks for."""
+        return not self._resolver.is_at_work and self._is_up
 
     def want(self, state: ApplicableState, *, is_default: bool) -> None:
         """Take a state from the balancer; the newest counts.
@@ -162,6 +176,12 @@ class Reconciler:
         finally:
             await self._supervisor.stop()
 
+    @property
+    def _is_up(self) -> bool:
+        """Whether the newest target is what runs."""
+        target = self._target
+        return target == self._loaded and (target is None or self._supervisor.is_running)
+
     def _take(self, target: Target | None) -> None:
         """The wanted state's files are here: run them, and try it at once."""
         if target != self._target:
@@ -182,8 +202,9 @@ class Reconciler:
         target = self._target
         if self._is_frozen:
             return None
-        if target == self._loaded and (target is None or self._supervisor.is_running):
+        if self._is_up:
             self._resume(target)
+            self._on_applied()
             return None
         if (wait_s := self._retry_at - self._loop.time()) > 0:
             return wait_s
@@ -224,6 +245,7 @@ class Reconciler:
         self._board.change(model_path=None, slots_total=0)
         if target is None:
             self._resume(None)
+            self._on_applied()
             return None
         self._activity.on_worker(Phase.LOADING)
         start, _ = await race(self._supervisor.start(self._load_message(target)), self._wake.wait())
@@ -264,6 +286,7 @@ class Reconciler:
             slots_total=ready.slots,
             state_application_status="Applied",
         )
+        self._on_applied()
 
     def _on_load_failed(self, issues: tuple[AgentIssue, ...], reason: str) -> float:
         self._schedule_retry(was_serving=False)

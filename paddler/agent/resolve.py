@@ -71,6 +71,11 @@ class Resolver:
         self._arriving: Receiving | None = None
 
     @property
+    def wanted(self) -> ApplicableState | None:
+        """What is to run here; ``None``: nobody has said."""
+        return self._wanted
+
+    @property
     def is_at_work(self) -> bool:
         """Whether files are still to be brought here."""
         return not self._is_resolved

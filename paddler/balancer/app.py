@@ -94,7 +94,7 @@ class Balancer:
                 self._chronicle.on_record,
             ),
         )
-        self._agents = AgentsService(self.pool, self.state)
+        self._agents = AgentsService(self.pool, self.state, self._chronicle)
         self._streams = LiveStreams()
         self._management = ManagementService(
             self.pool, self._waitline, self.state, self._streams, self._chronicle
@@ -162,7 +162,7 @@ class Balancer:
             self.pool,
             self._waitline,
             self._measures,
-            self._count_connections,
+            self.count_connections,
         )
         management.add("GET", "/metrics", metrics.get_metrics)
         readiness = Readiness(self.pool)
@@ -210,10 +210,11 @@ class Balancer:
         except OSError as error:
             raise StartError(explain_bind_error(flag, address, error)) from error
         self._listeners[flag] = listener
-        log.info("%s: listening on %s", flag, join_address(address.host, address.port))
+        # Not the one that was asked for: that may have been 0, for any.
+        log.info("%s: listening on %s", flag, join_address(listener.host, listener.port))
         return listener
 
-    def _count_connections(self) -> dict[str, int]:
+    def count_connections(self) -> dict[str, int]:
         """Open connections by listener."""
         return {
             flag.removeprefix("--").removesuffix("-addr"): len(listener.connections)

@@ -1,7 +1,7 @@
 """Writes down what happens to the fleet, as the pool and the desired state show it."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Any, Final
 
 import msgspec
@@ -9,10 +9,12 @@ import msgspec
 from paddler.balancer.journal import EventKind, Journal
 from paddler.balancer.link import Agent
 from paddler.balancer.records import RequestOutcome, RequestRecord
-from paddler.messages.agents import AgentDetails, AgentIssue, AgentStatus
+from paddler.messages.agents import AgentDetails, AgentIssue, AgentStatus, agent_label
 from paddler.messages.state import DesiredState
 
 REFUSALS_EVERY_S: Final = 60.0
+MAX_REFUSALS: Final = 1000
+"""Agents that were not let in are remembered up to this number."""
 
 _REFUSAL_TEXTS: Final = {
     RequestOutcome.LINE_FULL: "found the buffer full",
@@ -28,6 +30,7 @@ class Chronicle:
         self._refused: Counter[RequestOutcome] = Counter()
         self._details: dict[str, AgentDetails] = {}  # by agent
         self._crowded_hosts: set[str] = set()
+        self._refusals: OrderedDict[str, str] = OrderedDict()  # reasons, by agent
 
     # --- agents --------------------------------------------------------------------------------
 
@@ -36,9 +39,26 @@ class Chronicle:
         self._add("agent_joined", agent, f"{agent.label} joined", address=agent.address)
         self._on_status(agent, None, agent.status)
 
+    def on_refused(self, agent_id: str, name: str | None, reason: str) -> bool:
+        """An agent was not let in; whether that is news, as it tries again and again."""
+        if self._refusals.get(agent_id) == reason:
+            return False
+        self._refusals[agent_id] = reason
+        if len(self._refusals) > MAX_REFUSALS:
+            self._refusals.popitem(last=False)
+        self._journal.add(
+            "agent_refused",
+            f"{agent_label(name)} was refused: {reason}",
+            agent_id=agent_id,
+            agent_name=name,
+            detail={"reason": reason},
+        )
+        return True
+
     def on_leave(self, agent: Agent, reason: str) -> None:
         """An agent's connection ended."""
-        self._details.pop(agent.id, None)
+        if (details := self._details.pop(agent.id, None)) is not None:
+            self._look_at_host(details.host)
         self._add("agent_left", agent, f"{agent.label} left: {reason}", reason=reason)
 
     def on_report(self, agent: Agent, before: AgentStatus) -> None:
@@ -52,8 +72,10 @@ class Chronicle:
             text = f"{agent.label}: the worker died and was started again"
             self._add("worker_restarted", agent, text, restarts=restarts)
         if agent.details is not None:
+            known = self._details.get(agent.id)
             self._details[agent.id] = agent.details
-            self._look_at_host(agent.details)
+            if known is None or _place_of(known) != _place_of(agent.details):
+                self._look_at_host(agent.details.host)
 
     def on_control(self, kind: EventKind, agent: Agent, by: str) -> None:
         """An operator drained, resumed or disconnected an agent."""
@@ -96,9 +118,8 @@ class Chronicle:
 
     # --- inside --------------------------------------------------------------------------------
 
-    def _look_at_host(self, details: AgentDetails) -> None:
+    def _look_at_host(self, host: str) -> None:
         """Tell once when the agents of a host compute with more threads than it has cores."""
-        host = details.host
         neighbours = [one for one in self._details.values() if one.host == host]
         threads = sum(one.threads for one in neighbours)
         cores = len({core for one in neighbours for core in one.cores})
@@ -140,3 +161,8 @@ class Chronicle:
 
     def _add(self, kind: EventKind, agent: Agent, text: str, **detail: Any) -> None:
         self._journal.add(kind, text, agent_id=agent.id, agent_name=agent.name, detail=detail)
+
+
+def _place_of(details: AgentDetails) -> tuple[str, int, tuple[int, ...]]:
+    """What decides how crowded an agent's host is."""
+    return details.host, details.threads, details.cores

@@ -7,9 +7,11 @@ balancer away.
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
+import stat
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -70,10 +72,16 @@ class MemoryDatabase:
 
 
 class FileDatabase:
-    """One JSON file, locked by ``<path>.lock`` for the life of this object."""
+    """One JSON file, locked by ``<path>.lock`` for the life of this object.
+
+    A link is followed once, here, so that it stays one, and two names of a file have one lock.
+    """
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path = os.path.realpath(path)
+        # Before anything is made beside it: a device would be replaced, a pipe never be read.
+        if os.path.exists(self._path) and not os.path.isfile(self._path):
+            raise StartError(f"--state-database: {self._path} is no regular file")
         self._lock_fd = self._lock()
 
     def load(self) -> DesiredState:
@@ -108,6 +116,7 @@ class FileDatabase:
         temporary = f"{self._path}.new"
         try:
             with open(temporary, "wb") as file:
+                self._take_over_mode(file.fileno())
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -121,6 +130,11 @@ class FileDatabase:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise StateNotStored(f"cannot write {self._path}: {error.strerror}") from error
+
+    def _take_over_mode(self, fd: int) -> None:
+        """Let nobody read the new file who could not read the old one."""
+        with contextlib.suppress(FileNotFoundError):
+            os.fchmod(fd, stat.S_IMODE(os.stat(self._path).st_mode))
 
     def close(self) -> None:
         """Release the lock; the lock file stays, so that nobody locks a deleted one."""
@@ -136,6 +150,10 @@ class FileDatabase:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(fd)
+            if error.errno != errno.EWOULDBLOCK:
+                raise StartError(
+                    f"--state-database: cannot lock {path}: {error.strerror}"
+                ) from error
             raise StartError(
                 f"--state-database: another balancer uses {self._path}; "
                 "give each balancer a file of its own"

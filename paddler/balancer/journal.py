@@ -12,6 +12,7 @@ MAX_EVENTS: Final = 1000
 EventKind = Literal[
     "agent_joined",
     "agent_left",
+    "agent_refused",
     "agent_status",
     "issue_raised",
     "issue_cleared",
@@ -40,17 +41,21 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Journal:
-    """Keeps the last events. Ids go up by one, and begin anew with the balancer."""
+    """Keeps the last events. Ids go up by one, from the milliseconds of the journal's start.
+
+    So they go up over restarts, too: whoever reads on from an id misses nothing, and is told
+    nothing twice, whichever balancer it came from.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
-        self._last_id = 0
+        self._last_id = int(clock() * 1000)
         self._watchers: list[Callable[[], object]] = []
 
     @property
     def last_id(self) -> int:
-        """Of the newest event; 0: there is none."""
+        """Of the newest event, or what comes before the first."""
         return self._last_id
 
     def after(self, event_id: int) -> list[Event]:

@@ -8,7 +8,13 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from paddler._fastpath import SlotTable
-from paddler.messages.agents import AgentDetails, AgentSnapshot, AgentsSnapshot, AgentStatus
+from paddler.messages.agents import (
+    AgentDetails,
+    AgentSnapshot,
+    AgentsSnapshot,
+    AgentStatus,
+    agent_label,
+)
 
 
 class Replaceable(Protocol):
@@ -65,7 +71,7 @@ class Agent(Generic[LinkT]):
     @property
     def label(self) -> str:
         """How messages for people name this agent."""
-        return f'agent "{self.name}"' if self.name is not None else "unnamed agent"
+        return agent_label(self.name)
 
 
 class Lease(Generic[LinkT]):
@@ -125,11 +131,16 @@ class Pool(Generic[LinkT]):
         self._changed()
         return agent
 
-    def leave(self, agent: Agent[LinkT], reason: str = "") -> bool:
-        """Forget an agent; ``False`` if it had been replaced or forgotten before."""
+    def leave(self, agent: Agent[LinkT], reason: str = "", *, for_good: bool = False) -> bool:
+        """Forget an agent; ``False`` if it had been replaced or forgotten before.
+
+        ``for_good``: it will never come back under this id.
+        """
         if self._by_id.get(agent.id) is not agent:
             return False
         self._forget(agent)
+        if for_good:
+            self._drained.discard(agent.id)
         if self._listener is not None:
             self._listener.on_leave(agent, reason)
         self._changed()

@@ -14,6 +14,11 @@ StateApplicationStatus = Literal[
 ]
 
 
+def agent_label(name: str | None) -> str:
+    """How texts for people name an agent."""
+    return f'agent "{name}"' if name is not None else "unnamed agent"
+
+
 class ModelPath(Struct, frozen=True):
     """The model an issue is about: a path, an address, or ``repo/revision/file``."""
 
@@ -111,6 +116,10 @@ class AgentDetails(Struct, frozen=True, kw_only=True):
     load_fraction: float | None = None
     bytes_per_s: float | None = None
     seconds_left: float | None = None
+    wanted_state: str | None = None
+    """Fingerprint of the state that it was told to run last."""
+    applied_state: str | None = None
+    """That one, as soon as it runs."""
     loaded_model: str | None = None
     context_size: int | None = None
     notes: tuple[str, ...] = ()

@@ -24,10 +24,14 @@ class AgentReport(Struct, frozen=True, kw_only=True):
 
 
 class AgentReports(Struct, frozen=True):
-    """The body of ``GET /api/v1/agent_details``. ``desired_model``: what all are to run."""
+    """The body of ``GET /api/v1/agent_details``, with what all of them are to run.
+
+    ``desired_state``: its fingerprint, to be compared with what agents tell of theirs.
+    """
 
     agents: list[AgentReport]
     desired_model: Any
+    desired_state: str
 
 
 class TemplateTrial(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,6 +1,7 @@
 """What operators ask for: the desired state, and what agents are told: the applicable state."""
 
 import ctypes
+import hashlib
 from typing import Annotated, Literal
 
 import msgspec
@@ -148,6 +149,11 @@ class ApplicableState(Strict, frozen=True, kw_only=True):
     inference_parameters: InferenceParameters
     model: ModelReference
     multimodal_projection: ModelReference
+
+
+def fingerprint(state: ApplicableState) -> str:
+    """A short text that is the same for equal states, in every process of this version."""
+    return hashlib.sha256(msgspec.json.encode(state)).hexdigest()[:16]
 
 
 DEFAULT_DESIRED_STATE = DesiredState(

@@ -3,14 +3,27 @@
 import contextlib
 import http.client
 import json
-from collections.abc import Iterator
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from paddler.config import Address, join_address
 from paddler.errors import StartError
 
-TIMEOUT_S: Final = 30.0
+TIMEOUT_S: Final = 10.0
+"""For a connection, and between two pieces of a short answer: whoever is slower hangs."""
+SILENCE_S: Final = 35.0
+"""Between two lines of an event stream: it says something every 10 s, be it nothing new."""
+DIAL_AGAIN_S: Final = 1.0
+
+_PIECE_BYTES: Final = 1 << 16
+
+
+class BalancerGone(StartError):
+    """The balancer cannot be reached, or its answer broke off."""
 
 
 class Client:
@@ -22,6 +35,7 @@ class Client:
     def __init__(self, address: Address, *, flag: str) -> None:
         self._address = address
         self._flag = flag
+        self._where = join_address(address.host, address.port)
 
     def get(self, path: str) -> Any:
         """The JSON document at ``path``."""
@@ -35,45 +49,135 @@ class Client:
         """Act; the answer's document, if it has one."""
         return self._request("POST", path, document)
 
-    def lines(self, method: str, path: str, document: Any = None) -> Iterator[str]:
-        """The lines of a streamed answer, until it ends."""
-        with self._open(method, path, document, timeout_s=None) as response:
-            for line in response:
-                yield line.decode(errors="replace").rstrip("\r\n")
+    def stream(self, path: str, document: Any) -> Iterator[Any]:
+        """The documents of a streamed answer, one a line, which may take as long as it likes."""
+        with self._open("POST", path, document, timeout_s=None) as response:
+            for line in _lines(response):
+                yield self._decode(line)
 
-    def events(self, path: str) -> Iterator[Any]:
-        """The documents of an event stream, until the balancer ends it."""
-        for line in self.lines("GET", path):
-            if line.startswith("data: "):
-                yield json.loads(line.removeprefix("data: "))
+    def follow(self, path: str) -> Iterator[Any]:
+        """The documents of an event stream, for ever: dials again when the balancer is gone.
+
+        What came meanwhile is caught up with, where events have ids.
+        """
+        last_id: str | None = None
+        has_begun = False
+        while True:
+            headers = {} if last_id is None else {"last-event-id": last_id}
+            try:
+                with self._open("GET", path, headers=headers, timeout_s=SILENCE_S) as response:
+                    has_begun = True
+                    for line in _lines(response):
+                        field, _, value = line.partition(": ")
+                        if field == "id":
+                            last_id = value
+                        elif field == "data":
+                            yield self._decode(value)
+                raise BalancerGone(f"the balancer at {self._where} ended the stream")
+            except BalancerGone as error:
+                if not has_begun:
+                    raise
+                print(f"{error}; dialling again", file=sys.stderr)
+            self._wait_back()
+            print(f"the balancer at {self._where} is back", file=sys.stderr)
+
+    def _wait_back(self) -> None:
+        while True:
+            time.sleep(DIAL_AGAIN_S)
+            with contextlib.suppress(BalancerGone), self._open("GET", "/health"):
+                return
 
     def _request(self, method: str, path: str, document: Any = None) -> Any:
-        with self._open(method, path, document, timeout_s=TIMEOUT_S) as response:
+        with self._open(method, path, document) as response:
             body = response.read()
-        return json.loads(body) if body else None
+        return self._decode(body) if body else None
+
+    def _decode(self, text: str | bytes) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            raise self.stranger() from None
+
+    def stranger(self) -> StartError:
+        """The error of an answer that no balancer gives."""
+        return StartError(
+            f"what answers at {self._where} is no balancer of this version; "
+            f"is this its address? ({self._flag})"
+        )
 
     @contextlib.contextmanager
     def _open(
-        self, method: str, path: str, document: Any, *, timeout_s: float | None
+        self,
+        method: str,
+        path: str,
+        document: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = TIMEOUT_S,
     ) -> Iterator[http.client.HTTPResponse]:
+        """An answer whose body is yet to come. ``timeout_s``: between two pieces of it."""
         address = self._address
-        connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout_s)
-        body = None if document is None else json.dumps(document)
-        headers = {} if body is None else {"content-type": "application/json"}
-        where = join_address(address.host, address.port)
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
         with contextlib.closing(connection):
             try:
-                connection.request(method, path, body, headers)
-                response = connection.getresponse()
+                connection.connect()
+                connection.sock.settimeout(timeout_s)
+                response = _exchange(connection, method, path, document, headers or {})
             except (OSError, http.client.HTTPException) as error:
-                raise StartError(
-                    f"cannot reach the balancer at {where}: {error}; is it running, "
-                    f"and is this its address? ({self._flag})"
+                raise BalancerGone(
+                    f"cannot reach the balancer at {self._where}: {_reason(error)}; is it "
+                    f"running, and is this its address? ({self._flag})"
                 ) from error
-            if response.status >= HTTPStatus.BAD_REQUEST:
-                reason = response.read().decode(errors="replace") or response.reason
-                raise StartError(f"the balancer answered {response.status}: {reason}")
             try:
+                if response.status >= HTTPStatus.BAD_REQUEST:
+                    raise self._refusal(response)
                 yield response
             except (OSError, http.client.HTTPException) as error:
-                raise StartError(f"lost the balancer at {where}: {error}") from error
+                raise BalancerGone(
+                    f"lost the balancer at {self._where}: {_reason(error)}"
+                ) from error
+
+    def _refusal(self, response: http.client.HTTPResponse) -> StartError:
+        text = response.read().decode(errors="replace").strip()
+        is_text = response.headers.get_content_type() == "text/plain"
+        if response.status == HTTPStatus.NOT_FOUND and not (text and is_text):
+            return self.stranger()  # a balancer's unknown paths have no body
+        return StartError(f"the balancer answered {response.status}: {text or response.reason}")
+
+
+def _exchange(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    document: Any,
+    headers: Mapping[str, str],
+) -> http.client.HTTPResponse:
+    body = None if document is None else json.dumps(document)
+    content_type = {} if body is None else {"content-type": "application/json"}
+    # Who refuses a body need not read it; the answer is there all the same.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.request(method, path, body, {**headers, **content_type})
+    return connection.getresponse()
+
+
+def _lines(response: http.client.HTTPResponse) -> Iterator[str]:
+    """The lines of a body, each as soon as it is there; ``HTTPException`` if it breaks off.
+
+    Iterating over the response itself takes an end in mid-body for the end of the body.
+    """
+    rest = b""
+    while piece := response.read1(_PIECE_BYTES):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _reason(error: Exception) -> str:
+    """What the system says, without its number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    return str(error) or type(error).__name__

@@ -6,6 +6,7 @@ from typing import Any
 
 from paddler.errors import ConfigError
 from paddler.operators.client import Client
+from paddler.operators.text import printable
 
 
 def control_agents(management: Client, action: str, name: str) -> int:
@@ -14,7 +15,7 @@ def control_agents(management: Client, action: str, name: str) -> int:
     ids = [agent["id"] for agent in agents if name in (agent["name"], agent["id"])]
     if not ids:
         known = ", ".join(agent["name"] or agent["id"] for agent in agents) or "none"
-        raise ConfigError(f"no agent is named {name!r}; connected are: {known}")
+        raise ConfigError(f"no agent is named {name!r}; connected are: {printable(known)}")
     for agent_id in ids:
         management.post(f"/api/v1/agent/{agent_id}/{action}")
     done = {"drain": "drained", "resume": "resumed", "disconnect": "disconnected"}[action]
@@ -25,7 +26,7 @@ def control_agents(management: Client, action: str, name: str) -> int:
 def show_events(management: Client, *, follow: bool, as_json: bool) -> int:
     """Print the events that are kept and, if they are followed, each new one."""
     if follow:
-        for event in management.events("/api/v1/events/stream"):
+        for event in management.follow("/api/v1/events/stream"):
             print(_line(event, as_json=as_json), flush=True)
         return 0
     for event in management.get("/api/v1/events")["events"]:
@@ -37,4 +38,4 @@ def _line(event: dict[str, Any], *, as_json: bool) -> str:
     if as_json:
         return json.dumps(event)
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at"]))
-    return f"{at}  {event['kind']:<18}  {event['text']}"
+    return f"{at}  {event['kind']:<18}  {printable(event['text'])}"

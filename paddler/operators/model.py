@@ -1,18 +1,31 @@
 """``paddler model``: which model the fleet runs."""
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from paddler.errors import ConfigError, StartError
 from paddler.operators.client import Client
 from paddler.operators.model_names import print_model
-from paddler.operators.status import ADVICE
+from paddler.operators.status import ADVICE, fetch
+from paddler.operators.text import printable
 
 STATE: Final = "/api/v1/balancer_desired_state"
+LOOK_EVERY_S: Final = 0.5
+
+# What goes away by itself: whoever waits for a model waits on.
+PASSING: Final = frozenset(
+    {
+        "CacheCannotAcquireLock",
+        "DownloadInterrupted",
+        "HuggingFaceCannotAcquireLock",
+        "ModelCacheIsCorrupted",
+    }
+)
 
 
 def show_model(management: Client, *, as_json: bool) -> int:
@@ -21,8 +34,8 @@ def show_model(management: Client, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(state, indent=2))
         return 0
-    print(f"model       {print_model(state['model'])}")
-    print(f"projection  {print_model(state['multimodal_projection'])}")
+    print(f"model       {printable(print_model(state['model']))}")
+    print(f"projection  {printable(print_model(state['multimodal_projection']))}")
     override = state["chat_template_override"] if state["use_chat_template_override"] else None
     print(f"template    {'of the model' if override is None else 'overridden'}")
     for name, value in state["inference_parameters"].items():
@@ -52,11 +65,11 @@ def set_model(
             raise ConfigError(f"--set: there is no parameter {name!r}; there are: {known}")
         state["inference_parameters"][name] = value
     management.put(STATE, state)
-    print(f"The fleet is asked to run {print_model(model)}.")
+    print(f"The fleet is asked to run {printable(print_model(model))}.", flush=True)
     if not waits:
         print("See how far it is: paddler status --watch")
         return 0
-    return wait_serving(management, expects_slots=model != "None")
+    return wait_applied(management, model)
 
 
 def parse_parameter(text: str) -> tuple[str, Any]:
@@ -66,47 +79,70 @@ def parse_parameter(text: str) -> tuple[str, Any]:
         raise ConfigError(f"{text!r}: expected NAME=VALUE, for example context_size=4096")
     try:
         return name, json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return name, value
 
 
-def wait_serving(management: Client, *, expects_slots: bool) -> int:
-    """Wait until every agent has applied the state; :class:`StartError` once one cannot."""
+def wait_applied(management: Client, model: Any) -> int:
+    """Wait until every agent runs the desired state; :class:`StartError` once one cannot.
+
+    ``model``: what was just put. Whoever puts another one meanwhile ends this.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[doing]}"))
-    with Progress(*columns, console=Console(stderr=True, highlight=False)) as progress:
-        bars: dict[str, Any] = {}
-        for snapshot in management.events("/api/v1/agents/stream"):
-            agents = snapshot["agents"]
-            for agent in agents:
-                name = agent["name"] or agent["id"]
-                if agent["id"] not in bars:
-                    bars[agent["id"]] = progress.add_task(name, total=None, doing="")
-                progress.update(
-                    bars[agent["id"]],
-                    total=agent["download_total"] or None,
-                    completed=agent["download_current"],
-                    doing=agent["download_filename"] or agent["state_application_status"],
+    console = Console(stderr=True, highlight=False)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bars = Bars(progress)
+        status = fetch(management)
+        goal = status["state"]
+        if not status["agents"]:
+            console.print("No agent is connected yet: waiting for one.")
+        while True:
+            if (status["model"], status["state"]) != (model, goal):
+                raise StartError(
+                    "somebody asked for another state meanwhile, with the model "
+                    + printable(print_model(status["model"]))
                 )
-                _refuse_issues(name, agent)
-            if agents and all(_is_applied(agent, expects_slots=expects_slots) for agent in agents):
+            told = {one["id"]: one["details"] or {} for one in status["details"]}
+            for agent in status["agents"]:
+                bars.show(agent)
+                # Until it has heard of this state, its issues are those of another one.
+                if told.get(agent["id"], {}).get("wanted_state") == goal:
+                    _refuse_issues(agent)
+            applied = [one.get("applied_state") == goal for one in told.values()]
+            if applied and all(applied):
                 break
-    print(f"Applied on {len(agents)} {'agent' if len(agents) == 1 else 'agents'}.")
+            time.sleep(LOOK_EVERY_S)
+            status = fetch(management)
+    print(f"Applied on {len(applied)} {'agent' if len(applied) == 1 else 'agents'}.")
     return 0
 
 
-def _is_applied(agent: dict[str, Any], *, expects_slots: bool) -> bool:
-    has_slots = agent["slots_total"] > 0
-    return (
-        agent["state_application_status"] == "Applied"
-        and agent["download_filename"] is None
-        and has_slots is expects_slots
-    )
+class Bars:
+    """A line of progress for each agent."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._by_agent: dict[str, TaskID] = {}
+
+    def show(self, agent: dict[str, Any]) -> None:
+        """Show how far this agent is."""
+        bar = self._by_agent.get(agent["id"])
+        if bar is None:
+            name = printable(agent["name"] or agent["id"])
+            bar = self._by_agent[agent["id"]] = self._progress.add_task(name, total=None, doing="")
+        self._progress.update(
+            bar,
+            total=agent["download_total"] or None,
+            completed=agent["download_current"],
+            doing=printable(agent["download_filename"] or agent["state_application_status"]),
+        )
 
 
-def _refuse_issues(name: str, agent: dict[str, Any]) -> None:
+def _refuse_issues(agent: dict[str, Any]) -> None:
     for issue in agent["issues"]:
         ((variant, detail),) = issue.items()
-        if "Lock" not in variant:  # it waits for another agent, which is no failure
+        if variant not in PASSING:
+            name = printable(agent["name"] or agent["id"])
             raise StartError(
                 f"{name}: {variant}: {json.dumps(detail)}"
                 + (f"; {ADVICE[variant]}" if variant in ADVICE else "")

@@ -2,6 +2,8 @@
 
 import json
 import sys
+import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from rich.console import Console, Group, RenderableType
@@ -9,10 +11,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from paddler.operators.client import Client
+from paddler.operators.client import BalancerGone, Client
 from paddler.operators.model_names import print_model
+from paddler.operators.text import printable
 
-REFRESH_PER_S: Final = 4
+REFRESH_S: Final = 1.0
 
 # What operators can do about an issue; the variants are those of the management service.
 ADVICE: Final = {
@@ -41,49 +44,77 @@ ADVICE: Final = {
 
 def show_status(management: Client, *, as_json: bool, watch: bool) -> int:
     """Print the state of the fleet; the process's exit code."""
-    if as_json:
-        for document in _documents(management, watch=watch):
-            print(json.dumps(document), flush=True)
-        return 0
-    console = Console(highlight=False)
-    if not watch:
-        console.print(render(fetch(management)))
-        return 0
-    with Live(
-        console=console, refresh_per_second=REFRESH_PER_S, screen=sys.stdout.isatty()
-    ) as live:
-        for document in _documents(management, watch=True):
-            live.update(render(document))
+    console = Output()
+    if watch and console.is_terminal and not as_json:
+        with Live(console=console, auto_refresh=False, screen=True) as live:
+            for now in watch_fleet(management):
+                shown = (
+                    Text(str(now), style="red")
+                    if isinstance(now, BalancerGone)
+                    else render(now, issues_first=True)
+                )
+                live.update(shown, refresh=True)
+    for now in watch_fleet(management) if watch else (fetch(management),):
+        if isinstance(now, BalancerGone):
+            print(now, file=sys.stderr)
+        elif as_json:
+            print(json.dumps(now), flush=True)
+        else:
+            console.print(render(now))
     return 0
 
 
 def fetch(management: Client) -> dict[str, Any]:
     """All that the table shows."""
+    details = management.get("/api/v1/agent_details")
     return {
         **management.get("/api/v1/agents"),
         **management.get("/api/v1/buffered_requests"),
-        "details": management.get("/api/v1/agent_details")["agents"],
-        "model": management.get("/api/v1/balancer_desired_state")["model"],
+        "details": details["agents"],
+        "model": details["desired_model"],
+        "state": details["desired_state"],
     }
 
 
-def _documents(management: Client, *, watch: bool) -> Any:
-    """The state now and, if it is watched, again every second."""
+def watch_fleet(management: Client) -> Iterator[dict[str, Any] | BalancerGone]:
+    """The state now and every second, without an end; once it is gone, how the balancer is."""
     yield fetch(management)
-    if watch:
-        for _ in management.events("/api/v1/history/stream"):
+    is_lost = False
+    while True:
+        time.sleep(REFRESH_S)
+        try:
             yield fetch(management)
+        except BalancerGone as error:
+            if not is_lost:
+                yield error
+            is_lost = True
+        else:
+            is_lost = False
 
 
-def render(status: dict[str, Any]) -> RenderableType:
-    """The table and what stands around it."""
+class Output(Console):
+    """Standard output, whose reader may have had enough of it."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line, as for every other command."""
+        raise BrokenPipeError
+
+
+def render(status: dict[str, Any], *, issues_first: bool = False) -> RenderableType:
+    """The table and what stands around it.
+
+    ``issues_first``: where only the beginning of it may be seen.
+    """
     agents = status["agents"]
     details = {one["id"]: one for one in status["details"]}
     busy = sum(agent["slots_processing"] for agent in agents)
     total = sum(agent["slots_total"] for agent in agents)
     summary = Text.assemble(
         ("model ", "dim"),
-        print_model(status["model"]),
+        printable(print_model(status["model"])),
         ("   slots ", "dim"),
         f"{busy}/{total}",
         ("   waiting ", "dim"),
@@ -107,15 +138,18 @@ def render(status: dict[str, Any]) -> RenderableType:
             _name(agent),
             f"{agent['slots_processing']}/{agent['slots_total']}",
             _status(agent, about),
-            (agent["model_path"] or "-").rpartition("/")[2],
+            printable((agent["model_path"] or "-").rpartition("/")[2]),
             _activity(agent, about.get("details") or {}),
         )
         issues += [_issue(agent, issue) for issue in agent["issues"]]
-    return Group(summary, Text(), table, *([Text(), *issues] if issues else []))
+    parts: list[RenderableType] = [table, Text(), *issues] if issues else [table]
+    if issues_first and issues:
+        parts = [*issues, Text(), table]
+    return Group(summary, Text(), *parts)
 
 
 def _name(agent: dict[str, Any]) -> str:
-    return str(agent["name"] or agent["id"])
+    return printable(agent["name"] or agent["id"])
 
 
 def _status(agent: dict[str, Any], about: dict[str, Any]) -> Text:
@@ -136,7 +170,7 @@ def _activity(agent: dict[str, Any], details: dict[str, Any]) -> str:
 
 def _download(agent: dict[str, Any], details: dict[str, Any]) -> str:
     done = _megabytes(agent["download_current"])
-    text = f"downloading {agent['download_filename']} {done}"
+    text = f"downloading {printable(agent['download_filename'])} {done}"
     if agent["download_total"]:
         share = agent["download_current"] / agent["download_total"]
         text += f" of {_megabytes(agent['download_total'])} ({share:.0%})"
@@ -155,7 +189,7 @@ def _issue(agent: dict[str, Any], issue: dict[str, Any]) -> Text:
     advice = ADVICE.get(variant)
     return Text.assemble(
         ("! ", "red"),
-        f"{_name(agent)}: {variant}: {what}",
+        f"{_name(agent)}: {variant}: {printable(what)}",
         (f"; {advice}" if advice else "", "dim"),
     )
 

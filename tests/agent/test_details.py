@@ -7,6 +7,7 @@ from paddler.agent.activity import ActivityBoard, Phase
 from paddler.agent.details import DetailsReporter, engine_version, resident_bytes
 from paddler.messages import worker as wire
 from paddler.messages.agents import AgentDetails
+from paddler.messages.state import ApplicableState, fingerprint
 
 READY = wire.Ready(slots=2, context_size=512, devices=["CPU: x"], notes=["slow"])
 
@@ -17,12 +18,15 @@ class Stage:
     def __init__(self) -> None:
         self.activity = ActivityBoard()
         self.model: str | None = None
+        self.wanted: ApplicableState | None = None
+        self.is_applied = False
         self.reports: asyncio.Queue[AgentDetails] = asyncio.Queue()
         self.reporter = DetailsReporter(
             self.activity,
             threads=3,
             worker_pid=lambda: None,
             loaded_model=lambda: self.model,
+            states=lambda: (self.wanted, self.is_applied),
             send=self.reports.put_nowait,
         )
 

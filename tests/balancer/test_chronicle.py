@@ -4,7 +4,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from paddler.balancer.chronicle import Chronicle
+from paddler.balancer.chronicle import MAX_REFUSALS, Chronicle
 from paddler.balancer.journal import Event, Journal
 from paddler.balancer.pool import Pool
 from paddler.balancer.records import RequestOutcome
@@ -125,7 +125,25 @@ def test_agents_that_share_too_few_cores_are_told_once() -> None:
     assert event.kind == "host_oversubscribed"
     assert event.text.startswith("2 agents on host box compute with 4 threads on 3 cores")
     assert stage.new(lambda: describe(two, 1, 2)) == []
-    assert stage.new(lambda: describe(two, 1, 2, host="other")) == []
+    stage.pool.leave(two)
+    elsewhere = stage.pool.join("id-3", "id-3", STATUS, Link())
+    assert stage.new(lambda: describe(elsewhere, 1, 2, host="other")) == []
+    again = stage.pool.join("id-2", "id-2", STATUS, Link())
+    assert kinds(stage.new(lambda: describe(again, 1, 2))) == ["host_oversubscribed"]
+
+
+def test_agents_that_are_not_let_in_are_told_once_each_and_forgotten_in_the_end() -> None:
+    stage = Stage()
+
+    def refuse(agent_id: str) -> bool:
+        return stage.chronicle.on_refused(agent_id, None, "too old")
+
+    (event,) = stage.new(lambda: refuse("id-0"))
+    assert (event.kind, event.text) == ("agent_refused", "unnamed agent was refused: too old")
+    assert not refuse("id-0")
+    for number in range(1, MAX_REFUSALS + 1):
+        assert refuse(f"id-{number}")
+    assert refuse("id-0")
 
 
 def test_who_changed_the_state_is_told() -> None:

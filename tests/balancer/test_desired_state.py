@@ -1,7 +1,10 @@
 """What operators asked for: kept, told, and never lost or damaged."""
 
+import errno
 import json
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +161,47 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
         FileDatabase(str(tmp_path / "missing" / "state.json"))
 
 
-def test_a_path_that_is_a_folder_is_named(path: Path) -> None:
-    path.mkdir()
-    with pytest.raises(StartError, match=r"cannot read .*Is a directory"):
-        reopened(path)
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_regular_file_is_refused_and_left_alone(
+    path: Path, make: Callable[[Path], object]
+) -> None:
+    make(path)
+    with pytest.raises(StartError, match=f"--state-database: {path} is no regular file"):
+        FileDatabase(str(path))
+    assert os.listdir(path.parent) == ["state.json"]
+
+
+def test_a_link_stays_one_and_shares_the_lock_of_its_file(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "real.json"
+    path.symlink_to(target)
+    database = FileDatabase(str(path))
+    database.save(STATE)
+    assert path.is_symlink()
+    with pytest.raises(StartError, match=f"another balancer uses {target}"):
+        FileDatabase(str(target))
+    database.close()
+    assert reopened(target) == STATE
+
+
+def test_who_could_not_read_the_old_file_cannot_read_the_new_one(path: Path) -> None:
+    database = FileDatabase(str(path))
+    database.save(DEFAULT_DESIRED_STATE)
+    path.chmod(0o640)
+    database.save(STATE)
+    database.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_folder_that_knows_no_locks_is_told_from_another_balancer(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(StartError, match=r"cannot lock .*state\.json\.lock: No locks available"):
+        FileDatabase(str(path))
 
 
 def test_a_state_that_cannot_be_written_leaves_the_old_file(path: Path) -> None:

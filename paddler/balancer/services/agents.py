@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from paddler import __version__
+from paddler.balancer.chronicle import Chronicle
 from paddler.balancer.desired_state import DesiredStateStore
 from paddler.balancer.link import Agent, AgentLink, Pool
 from paddler.errors import ClientError, RemoteProtocolError
@@ -29,9 +30,10 @@ AGENT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class AgentsService:
     """Takes agents' connections in and tells every agent each new state."""
 
-    def __init__(self, pool: Pool, state: DesiredStateStore) -> None:
+    def __init__(self, pool: Pool, state: DesiredStateStore, chronicle: Chronicle) -> None:
         self._pool = pool
         self._state = state
+        self._chronicle = chronicle
         state.watch(self._tell_all)
 
     def add_routes(self, router: Router) -> None:
@@ -48,7 +50,9 @@ class AgentsService:
             raise ClientError(f"agent id {agent_id!r}: expected up to 64 of A-Z a-z 0-9 _ -")
         address = exchange.peer
         exchange.accept_websocket(
-            lambda socket: AgentSocket(socket, agent_id, address, self._pool, self._state),
+            lambda socket: AgentSocket(
+                socket, agent_id, address, self._pool, self._state, self._chronicle
+            ),
             LINK_SETTINGS,
         )
 
@@ -67,14 +71,17 @@ class AgentSocket:
         address: str,
         pool: Pool,
         state: DesiredStateStore,
+        chronicle: Chronicle,
     ) -> None:
         self._socket = socket
         self._agent_id = agent_id
         self._address = address
         self._pool = pool
         self._state = state
+        self._chronicle = chronicle
         self._link = AgentLink(socket, asyncio.get_running_loop().time)
         self._agent: Agent | None = None
+        self._is_leaving = False
 
     def on_text(self, data: memoryview) -> None:
         """Take a control message."""
@@ -94,6 +101,7 @@ class AgentSocket:
                 self._link.on_answer(message)
             case wire.Goodbye():
                 log.info("%s says goodbye", self._joined().label)
+                self._is_leaving = True
 
     def on_binary(self, data: memoryview) -> None:
         """Take a data message."""
@@ -103,8 +111,9 @@ class AgentSocket:
         """The connection is gone."""
         self._link.on_lost()
         why = reason or f"closed with code {code}"
-        if self._agent is not None and self._pool.leave(self._agent, why):
-            log.info("%s (%s) left: %s", self._agent.label, self._agent_id, why)
+        agent = self._agent
+        if agent is not None and self._pool.leave(agent, why, for_good=self._is_leaving):
+            log.info("%s (%s) left: %s", agent.label, self._agent_id, why)
 
     def _joined(self) -> Agent:
         if self._agent is None:
@@ -119,7 +128,9 @@ class AgentSocket:
                 f"agent {hello.version} speaks link protocol {hello.protocol}, balancer "
                 f"{__version__} speaks {wire.PROTOCOL_VERSION}: install the same version on both"
             )
-            log.error("refused agent %s: %s", self._agent_id, reason)
+            is_news = self._chronicle.on_refused(self._agent_id, hello.name, reason)
+            level = logging.ERROR if is_news else logging.DEBUG
+            log.log(level, "refused agent %s: %s", self._agent_id, reason)
             self._link.send(wire.Refused(reason))
             self._socket.close(1008, "link protocol versions differ")
             return

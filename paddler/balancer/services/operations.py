@@ -1,5 +1,6 @@
 """What operators see and do beyond the routes that other clients know."""
 
+import asyncio
 import platform
 import re
 from typing import Final
@@ -22,6 +23,7 @@ from paddler.messages.operations import (
     TemplateResult,
     TemplateTrial,
 )
+from paddler.messages.state import fingerprint
 from paddler.net.connection import Exchange
 from paddler.net.http import Response, Router, json
 
@@ -60,6 +62,7 @@ class OperationsService:
         self._streams = streams
         self._journal_feed = JournalFeed(journal)
         self._history_feed = HistoryFeed(history)
+        self._trial = asyncio.Lock()
 
     def add_routes(self, router: Router) -> None:
         """Register everything this service answers."""
@@ -94,7 +97,7 @@ class OperationsService:
         """``GET /api/v1/events/stream``: what is kept, then each new one; resumes by its id."""
         request = exchange.request
         last_id = request.headers.get("last-event-id") or request.query_value("after")
-        # Ids begin anew with the balancer: one from before its restart has nothing behind it.
+        # One from the future is of a balancer whose clock was ahead of this one's.
         cursor = _number(last_id, "Last-Event-ID")
         await self._streams.serve(
             exchange,
@@ -116,8 +119,9 @@ class OperationsService:
     async def get_agent_details(self, exchange: Exchange) -> Response:
         """``GET /api/v1/agent_details``: what is known of each agent beyond its snapshot."""
         reports = [self._report(agent) for agent in self._pool.agents]
-        model = msgspec.to_builtins(self._state.applicable.model)
-        return json(200, encode(AgentReports(reports, model)))
+        state = self._state.applicable
+        model = msgspec.to_builtins(state.model)
+        return json(200, encode(AgentReports(reports, model, fingerprint(state))))
 
     async def drain_agent(self, exchange: Exchange) -> Response:
         """``POST …/drain``: no new requests for this agent; those that run go on."""
@@ -162,7 +166,9 @@ class OperationsService:
             enable_thinking=trial.enable_thinking,
         )
         try:
-            text = await agents[0].link.ask(ask, RENDER_TIMEOUT_S)
+            # One at a time: who waits here and leaves costs no agent anything.
+            async with self._trial:
+                text = await agents[0].link.ask(ask, RENDER_TIMEOUT_S)
         except AskFailed as error:
             if error.status != 400:
                 raise ClientError(str(error), status=error.status, code=error.code) from error

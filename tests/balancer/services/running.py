@@ -55,6 +55,10 @@ class Running:
         encoded = msgspec.json.encode(state)
         return await self.ask(self.management, "PUT", DESIRED_STATE, encoded, JSON_TYPE)
 
+    def management_connections(self) -> int:
+        """Open connections of that listener, links included."""
+        return self.balancer.count_connections()["management"]
+
     async def agents(self) -> list[dict[str, Any]]:
         answer = await self.get(self.management, "/api/v1/agents")
         agents: list[dict[str, Any]] = json.loads(answer.body)["agents"]

@@ -47,6 +47,13 @@ def test_another_version_of_the_protocol_is_refused_and_both_are_named() -> None
         assert f"balancer {__version__} speaks {wire.PROTOCOL_VERSION}" in refusal.reason
         assert await agent.closed() == (1008, "link protocol versions differ")
         assert await running.agents() == []
+        # It tries again and again, which is no news.
+        again = await Agent.dial(running)
+        again.send(hello(protocol=99))
+        await again.closed()
+        (event,) = running.balancer.journal.after(0)
+        assert (event.kind, event.agent_id) == ("agent_refused", "id-1")
+        assert event.text == f'agent "gpu-1" was refused: {refusal.reason}'
 
     on_balancer(test)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from paddler import __version__
 from paddler.messages import link as wire
 from paddler.messages.agents import AgentDetails, AgentStatus
-from paddler.messages.state import DEFAULT_DESIRED_STATE
+from paddler.messages.state import DEFAULT_DESIRED_STATE, fingerprint
 from tests.balancer.services.running import Agent, Running, on_balancer
 from tests.balancer.services.test_live import Subscriber
 from tests.net.peers import Answer
@@ -72,14 +73,16 @@ def test_events_are_streamed_and_resumed_by_their_id() -> None:
         agent = await Agent.join(running)
         async with Subscriber.of(running, f"{EVENTS}/stream") as subscriber:
             event_id, joined = await subscriber.event()
-            assert (event_id, joined["kind"]) == (b"1", "agent_joined")
+            assert (event_id, joined["kind"]) == (b"%d" % joined["id"], "agent_joined")
             agent.leave()
             event_id, left = await subscriber.event()
-            assert (event_id, left["kind"]) == (b"2", "agent_left")
-        async with Subscriber.of(running, f"{EVENTS}/stream", "Last-Event-ID: 1\r\n") as resumed:
+            assert (event_id, left["kind"]) == (b"%d" % (joined["id"] + 1), "agent_left")
+        last_id = f"Last-Event-ID: {joined['id']}\r\n"
+        async with Subscriber.of(running, f"{EVENTS}/stream", last_id) as resumed:
             assert (await resumed.event())[1] == left
-        # An id from before a restart of the balancer: begin anew.
-        async with Subscriber.of(running, f"{EVENTS}/stream", "Last-Event-ID: 99\r\n") as anew:
+        # An id of a balancer whose clock was ahead: begin anew.
+        future = f"Last-Event-ID: {joined['id'] + 10**9}\r\n"
+        async with Subscriber.of(running, f"{EVENTS}/stream", future) as anew:
             assert (await anew.event())[1] == joined
 
     on_balancer(test)
@@ -122,11 +125,14 @@ def test_details_are_shown_once_the_agent_has_told_them() -> None:
         while (await report())["details"] is None:
             pass
         details = (await report())["details"]
-        assert (details["host"], details["phase"], details["devices"]) == (
-            "box",
-            "serving",
-            ["CPU"],
-        )
+        told = (details["host"], details["phase"], details["devices"])
+        assert told == ("box", "serving", ["CPU"])
+        assert set(details) == {
+            *("host", "started_at", "engine", "devices", "threads", "cores", "memory_bytes"),
+            *("phase", "load_fraction", "bytes_per_s", "seconds_left", "wanted_state"),
+            *("applied_state", "loaded_model", "context_size", "notes", "worker_restarts"),
+            "reconnects",
+        }
 
     on_balancer(test)
 
@@ -179,6 +185,43 @@ def test_an_agent_that_is_not_there_is_named(what: str) -> None:
     on_balancer(test)
 
 
+def test_a_drained_agent_that_ends_for_good_is_forgotten() -> None:
+    async def test(running: Running) -> None:
+        agent = await Agent.join(running)
+        await act(running, "/api/v1/agent/id-1/drain")
+        agent.leave()  # it may come back
+        await agent.closed()
+        agent = await Agent.join(running)
+        assert (await running.agents())[0]["slots_total"] == 0
+        agent.send(wire.Goodbye())
+        agent.leave()
+        await agent.closed()
+        await Agent.join(running)
+        assert (await running.agents())[0]["slots_total"] == 1
+
+    on_balancer(test)
+
+
+def test_what_all_agents_are_to_run_can_be_compared_with_what_they_run() -> None:
+    async def test(running: Running) -> None:
+        async def desired() -> tuple[Any, str]:
+            answer = await running.get(running.management, "/api/v1/agent_details")
+            body = json.loads(answer.body)
+            return body["desired_model"], body["desired_state"]
+
+        agent = await Agent.join(running)
+        model, before = await desired()
+        assert model == "None"
+        state = msgspec.to_builtins(DEFAULT_DESIRED_STATE) | {"model": {"LocalToAgent": "/m"}}
+        await running.put_state(state)
+        told = await agent.hear()
+        assert isinstance(told, wire.SetState)
+        assert await desired() == ({"LocalToAgent": "/m"}, fingerprint(told.state))
+        assert fingerprint(told.state) != before
+
+    on_balancer(test)
+
+
 # --- templates ----------------------------------------------------------------------------------
 
 RENDER = "/api/v1/chat_template/render"
@@ -210,6 +253,33 @@ def test_a_template_is_tried_on_an_agent(reply: wire.Answer, expected: dict[str,
         answer = await asked
         assert answer.status == 200
         assert json.loads(answer.body) == expected
+
+    on_balancer(test)
+
+
+def test_templates_are_tried_one_at_a_time() -> None:
+    async def test(running: Running) -> None:
+        agent = await Agent.join(running)
+
+        def trial(number: int) -> Coroutine[Any, Any, Answer]:
+            return running.post(running.management, RENDER, {"template": str(number)})
+
+        first = asyncio.create_task(trial(1))
+        question = await agent.hear()
+        impatient = asyncio.create_task(trial(2))
+        while running.management_connections() < 3:  # the agent's, and both trials'
+            await asyncio.sleep(0)
+        impatient.cancel()
+        third = asyncio.create_task(trial(3))
+        assert isinstance(question, wire.Question)
+        agent.send(wire.Answer(question.number, "1"))
+        assert json.loads((await first).body)["text"] == "1"
+        question = await agent.hear()
+        assert isinstance(question, wire.Question)
+        assert isinstance(question.ask, wire.RenderTemplate)
+        assert question.ask.source == "3"  # nobody waits for the second any more
+        agent.send(wire.Answer(question.number, "3"))
+        assert json.loads((await third).body)["text"] == "3"
 
     on_balancer(test)
 
