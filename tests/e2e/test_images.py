@@ -2,16 +2,17 @@
 
 import base64
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from openai import OpenAI
 from PIL import Image
 
 from paddler.messages.state import DEFAULT_DESIRED_STATE
+from tests.clients.openai_tap import Tap
 from tests.e2e.fleet import (
     PATIENT,
     Answer,
@@ -20,7 +21,6 @@ from tests.e2e.fleet import (
     ask_at_once,
     conversation,
     raw_prompt,
-    request,
     tokens_of,
     usage_of,
     wait_until,
@@ -139,16 +139,24 @@ def test_a_client_that_leaves_an_image_frees_the_slot(seeing_fleet: Fleet) -> No
 
 
 def test_openai_clients_send_images(seeing_fleet: Fleet) -> None:
-    body = {
-        "model": "any",
-        "max_tokens": 4,
-        "messages": about_image(picture("PNG"))["conversation_history"],
-    }
-    status, answer = request(
-        seeing_fleet.openai, "POST", "/v1/chat/completions", json.dumps(body).encode()
-    )
-    assert status == 200, answer
-    assert json.loads(answer)["usage"]["completion_tokens"] > 0
+    image = picture("PNG")
+    messages: Any = about_image(image)["conversation_history"]
+    messages[0]["content"][0]["image_url"]["detail"] = "low"
+    parts: Any = [
+        {"type": "input_image", "image_url": image, "detail": "auto"},
+        {"type": "input_text", "text": "What is this?"},
+    ]
+    with (
+        Tap(seeing_fleet.openai) as tap,
+        OpenAI(base_url=tap.url, api_key="unused", max_retries=0) as client,
+    ):
+        chat = client.chat.completions.create(model="any", messages=messages, max_tokens=4)
+        response = client.responses.create(
+            model="any", input=[{"role": "user", "content": parts}], max_output_tokens=4
+        )
+    assert chat.usage is not None
+    assert response.usage is not None
+    assert response.usage.input_tokens == chat.usage.prompt_tokens > 0
 
 
 @pytest.mark.parametrize(

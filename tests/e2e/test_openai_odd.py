@@ -43,19 +43,15 @@ OPTIONAL: dict[str, str] = {
 
 @pytest.fixture(scope="module")
 def connection(shared_fleet: Fleet) -> Iterator[http.client.HTTPConnection]:
-    """The one connection; the balancer has nothing to say about what came over it."""
+    """The one connection; what came over it leaves no slot taken, and nothing to be said."""
     assert shared_fleet.balancer is not None
     said_before = len(shared_fleet.balancer.log)
     with Tap(shared_fleet.openai) as tap:
         connection = http.client.HTTPConnection(urlsplit(tap.url).netloc, timeout=60)
         yield connection
+        shared_fleet.wait_idle()
         connection.close()
     assert shared_fleet.balancer.log[said_before:] == ""
-
-
-@pytest.fixture(autouse=True)
-def _idle(fleet: Fleet) -> None:
-    """No slot is taken before and after each test."""
 
 
 def post(
