@@ -93,6 +93,10 @@ def require_events(data: Sequence[str], *, is_whole: bool) -> None:
 
 def _told_item(index: int, events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The item that these events tell; they must be all of them, in order."""
+    assert [events[0]["type"], events[-1]["type"]] == [
+        "response.output_item.added",
+        "response.output_item.done",
+    ]
     added, done = events[0]["item"], events[-1]["item"]
     delta_type, done_type, field = TOLD_BY[done["type"]]
     expected = [

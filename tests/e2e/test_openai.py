@@ -142,8 +142,7 @@ def test_a_stop_text_cuts_exactly_also_across_tokens(client: OpenAI, stream: boo
     assert reason == "stop"
 
 
-@pytest.mark.parametrize("count", [3, 6])
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("count", "stream"), [(3, False), (6, True)])
 def test_n_gives_as_many_answers_also_beyond_the_slots(
     client: OpenAI, count: int, stream: bool
 ) -> None:
