@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,6 +95,20 @@ def test_child_that_was_killed_is_replaced(hostile: BoundedProcess) -> None:
     child.kill()
     child.wait()
     assert render(hostile, "two") == "<s>two"
+
+
+# The second does not fit into a pipe: it is waited for while it is written.
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_child_that_hangs_is_ended_and_replaced(size: int) -> None:
+    with BoundedProcess(HOSTILE, SPECIAL, patience_s=5.0) as process:
+        child = process._child
+        assert child is not None
+        process._patience_s = 0.05  # the start was not to be hurried
+        child.send_signal(signal.SIGSTOP)
+        with pytest.raises(TemplateRenderError, match=r"the template had no end after 0\.05 s"):
+            render(process, "x" * size)
+        process._patience_s = 5.0
+        assert render(process, "two") == "<s>two"
 
 
 def test_request_that_is_nested_too_deeply_is_refused(hostile: BoundedProcess) -> None:
