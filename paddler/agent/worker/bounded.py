@@ -24,6 +24,7 @@ from typing import IO, Any, Final, Self, assert_never
 
 import msgspec
 
+from paddler.agent.parent import die_with_parent
 from paddler.agent.worker.chat_template import (
     ChatTemplate,
     TemplateCompileError,
@@ -278,6 +279,7 @@ def _bury(child: subprocess.Popen[bytes]) -> int:
 
 def main(argv: Sequence[str]) -> None:
     """Answer until the input ends."""
+    die_with_parent()  # at work it would not see the input end, and have nobody to answer
     deadline_s = float(argv[1])
     # The parent decides when this ends, also when Ctrl-C reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
