@@ -23,6 +23,9 @@ _PROGRESS_EVERY_S: Final = 0.1
 # Processor time for all images of a request. A large photo takes 0.1 s.
 _IMAGES_DEADLINE_S: Final = 5.0
 
+# Pixels either way of images that nothing sees: only what is wrong with them is told.
+_UNSEEN_SIDE: Final = 64
+
 
 class LoadRefused(Exception):
     """The model cannot run. ``issues`` are for operators, the message is for the log."""
@@ -63,12 +66,11 @@ def loaded(load: Load, report: Callable[[Progress | Opened], None]) -> Iterator[
             )
         prompts = None
         if template is not None and not load.parameters.enable_embeddings:
+            side = _UNSEEN_SIDE if projector is None else load.parameters.image_resize_to_fit
             prompts = PromptMaker(
                 load.agent_label,
                 template.process,
-                prepare_images=partial(
-                    images.prepare_images, max_side=load.parameters.image_resize_to_fit
-                ),
+                prepare_images=partial(images.prepare_images, max_side=side),
                 sees_images=projector is not None,
                 form=probe(template.process, template.source),
                 with_tools=tools_template,

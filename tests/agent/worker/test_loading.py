@@ -1,3 +1,4 @@
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,18 @@ def test_model_with_a_projection_sees_images(tiny: Path, tmp_path: Path) -> None
         prompt = engine.tokenize_with_images("<__media__>x", [picture], limit=256)
         assert prompt.image_cells == 8
         prompt.close()
+
+
+@pytest.mark.parametrize(("sees", "width"), [(False, 64), (True, 500)])
+def test_images_that_nothing_sees_are_decoded_but_kept_small(
+    tiny: Path, tmp_path: Path, sees: bool, width: int
+) -> None:
+    projection = str(write_tiny_mmproj(tmp_path / "mmproj.gguf")) if sees else None
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="500" height="250"/>'
+    url = f"data:,{base64.b64encode(svg).decode()}"
+    with loaded(load_of(tiny, projection_path=projection), ignore) as (_, prompts, _ready):
+        (image,) = prompts._prepare_images([url])
+    assert (image.width, image.height) == (width, width // 2)
 
 
 @pytest.mark.parametrize("width", [None, 0, 576], ids=["missing", "broken", "for another model"])
