@@ -40,8 +40,8 @@ from paddler.messages._base import Wire
 from paddler.messages.chat import Tool
 from paddler.messages.tools import ParsedToolCall
 
-# Processor time of one answer. A hundred times what a long conversation takes; all
-# streams of the worker wait meanwhile.
+# Processor time of one answer. A hundred times what a long conversation takes; answers
+# go on meanwhile, but no other prompt of the worker is prepared.
 DEADLINE_S: Final = 1.0
 
 # Time by the clock, after which a child is not slow any more but hangs: stopped, or starved
