@@ -3,8 +3,8 @@
 A chat template may loop, a JSON schema's pattern may backtrack for hours, an SVG may take
 minutes to draw, and all may ask for any memory. No sandbox within a process bounds that,
 so a child does such work: the kernel ends it when it has used up its processor time, and
-refuses it memory. The one question that did it gets an error; the next one gets a new
-child.
+refuses it memory; the parent ends it when it hangs. The one question that did it gets an
+error; the next one gets a new child.
 
 Questions and answers are JSON documents behind a ``u32`` length, over the child's
 standard input and output. The child is this module: ``python -m …``.
@@ -16,12 +16,15 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Self, assert_never
 
 import msgspec
 
+from paddler.agent.parent import die_with_parent
 from paddler.agent.worker.chat_template import (
     ChatTemplate,
     TemplateCompileError,
@@ -37,9 +40,13 @@ from paddler.messages._base import Wire
 from paddler.messages.chat import Tool
 from paddler.messages.tools import ParsedToolCall
 
-# Processor time of one answer. A hundred times what a long conversation takes; all
-# streams of the worker wait meanwhile.
+# Processor time of one answer. A hundred times what a long conversation takes; answers
+# go on meanwhile, but no other prompt of the worker is prepared.
 DEADLINE_S: Final = 1.0
+
+# Time by the clock, after which a child is not slow any more but hangs: stopped, or starved
+# by the rest of the machine.
+PATIENCE_S: Final = 20.0
 
 # Address space beyond what a child has at rest.
 _MEMORY_BYTES: Final = 1 << 30
@@ -117,9 +124,11 @@ class BoundedProcess:
         special_tokens: Mapping[str, str] | None = None,
         *,
         deadline_s: float = DEADLINE_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._compile = None if template is None else Compile(template, dict(special_tokens or {}))
         self._deadline_s = deadline_s
+        self._patience_s = patience_s
         self._child: subprocess.Popen[bytes] | None = None
         if self._compile is None:
             return
@@ -224,17 +233,25 @@ class BoundedProcess:
     def _exchange(self, child: subprocess.Popen[bytes], question: Question) -> Answer:
         assert child.stdin is not None
         assert child.stdout is not None
+        encoded = _encoded(question)
         document = None
+        watchdog = threading.Timer(self._patience_s, child.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        began_at = time.monotonic()
         # A child that dies while it is asked is told from its exit status below.
         with contextlib.suppress(BrokenPipeError):
-            _write(child.stdin, _encoded(question))
+            _write(child.stdin, encoded)
             document = _read(child.stdout)
+        watchdog.cancel()
         if document is not None:
             return msgspec.json.decode(document, type=Answer)
         self._child = None
-        raise Overrun(self._describe(_bury(child)))
+        raise Overrun(self._describe(_bury(child), time.monotonic() - began_at))
 
-    def _describe(self, returncode: int) -> str:
+    def _describe(self, returncode: int, took_s: float) -> str:
+        if returncode == -signal.SIGKILL and took_s >= self._patience_s:
+            return f"had no end after {self._patience_s:g} s"
         if returncode == -signal.SIGPROF:
             return f"took more than {self._deadline_s:g} s, the most that is allowed"
         return f"ended its process with status {returncode}"
@@ -262,6 +279,7 @@ def _bury(child: subprocess.Popen[bytes]) -> int:
 
 def main(argv: Sequence[str]) -> None:
     """Answer until the input ends."""
+    die_with_parent()  # at work it would not see the input end, and have nobody to answer
     deadline_s = float(argv[1])
     # The parent decides when this ends, also when Ctrl-C reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -160,7 +160,15 @@ class Model:
     @property
     def chat_template(self) -> str | None:
         """The template in the file, if it has one."""
-        template: bytes | None = llama_cpp.llama_model_chat_template(self._model, None)
+        return self._template(None)
+
+    @property
+    def tools_template(self) -> str | None:
+        """The template in the file for requests with tools, if it has one of its own."""
+        return self._template(b"tool_use")
+
+    def _template(self, name: bytes | None) -> str | None:
+        template: bytes | None = llama_cpp.llama_model_chat_template(self._model, name)
         return None if template is None else template.decode("utf-8", "replace")
 
     @property

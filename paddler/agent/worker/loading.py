@@ -13,7 +13,7 @@ from paddler.agent.worker.chat_template import TemplateCompileError
 from paddler.agent.worker.engine_llama import LlamaEngine, Model, device_names
 from paddler.agent.worker.engine_log import EngineError
 from paddler.agent.worker.markers import probe
-from paddler.agent.worker.prompts import PromptMaker
+from paddler.agent.worker.prompts import PromptMaker, Writing
 from paddler.agent.worker.vision import Projector
 from paddler.messages.agents import AgentIssue, ModelPath, SlotError, TemplateError
 from paddler.messages.worker import Load, Opened, Progress, Ready
@@ -22,6 +22,9 @@ _PROGRESS_EVERY_S: Final = 0.1
 
 # Processor time for all images of a request. A large photo takes 0.1 s.
 _IMAGES_DEADLINE_S: Final = 5.0
+
+# Pixels either way of images that nothing sees: only what is wrong with them is told.
+_UNSEEN_SIDE: Final = 64
 
 
 class LoadRefused(Exception):
@@ -53,6 +56,7 @@ def loaded(load: Load, report: Callable[[Progress | Opened], None]) -> Iterator[
         _open_projector(load, model) as projector,
         BoundedProcess(None, deadline_s=_IMAGES_DEADLINE_S) as images,
         _open_template(load, model) as template,
+        _open_tools_template(load, model, notes) as tools_template,
     ):
         report(Opened(metadata=model.metadata(), special_tokens=model.special_tokens))
         if model.has_encoder and not load.parameters.enable_embeddings:
@@ -62,14 +66,14 @@ def loaded(load: Load, report: Callable[[Progress | Opened], None]) -> Iterator[
             )
         prompts = None
         if template is not None and not load.parameters.enable_embeddings:
+            side = _UNSEEN_SIDE if projector is None else load.parameters.image_resize_to_fit
             prompts = PromptMaker(
                 load.agent_label,
                 template.process,
-                prepare_images=partial(
-                    images.prepare_images, max_side=load.parameters.image_resize_to_fit
-                ),
+                prepare_images=partial(images.prepare_images, max_side=side),
                 sees_images=projector is not None,
                 form=probe(template.process, template.source),
+                with_tools=tools_template,
                 checks=template.process,
             )
         with _blaming_slots(load):
@@ -195,6 +199,28 @@ def _open_template(load: Load, model: Model) -> Iterator[_Template | None]:
         ) from error
     with process:
         yield _Template(source, process)
+
+
+@contextmanager
+def _open_tools_template(load: Load, model: Model, notes: list[str]) -> Iterator[Writing | None]:
+    """What requests with tools are written by, where the file has a template just for them.
+
+    Its faults go to ``notes``: the other template serves.
+    """
+    source = model.tools_template
+    if source is None or load.chat_template is not None or load.parameters.enable_embeddings:
+        yield None
+        return
+    try:
+        process = BoundedProcess(source, model.special_tokens)
+    except TemplateCompileError as error:
+        notes.append(
+            f"the model's chat template for tools does not compile and is not used: {error}"
+        )
+        yield None
+        return
+    with process:
+        yield Writing(process, probe(process, source))
 
 
 def _notes(load: Load) -> list[str]:

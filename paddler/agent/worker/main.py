@@ -5,15 +5,15 @@ process closes the pipe. It opens no socket of its own.
 """
 
 import argparse
-import ctypes
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Final, assert_never
+from typing import assert_never
 
+from paddler.agent.parent import die_with_parent
 from paddler.agent.slot_table import SharedSlotTable
 from paddler.agent.worker.aside import Aside
 from paddler.agent.worker.channel import Channel, ParentLeft
@@ -37,13 +37,11 @@ from paddler.messages.worker import (
 
 _log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the worker; returns its exit code."""
     arguments = _parse(argv)
-    _die_with_parent()
+    die_with_parent()
     # Ctrl-C reaches the whole process group; the agent decides when its worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -120,18 +118,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--slots-fd", type=int, required=True, help="memory of the slot table")
     parser.add_argument("--slots", type=int, required=True, help="rows of the slot table")
     return parser.parse_args(argv)
-
-
-def _die_with_parent() -> None:
-    """Ask for SIGKILL when the agent process dies, even if it cannot say so (Linux only).
-
-    Elsewhere the end of the pipe tells, after the current batch.
-    """
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # It died before the request could take effect.
-        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -58,13 +58,21 @@ class Prompt(NamedTuple):
     forces_calls: bool = False
 
 
+class Writing(NamedTuple):
+    """A chat template, and how the model writes by it."""
+
+    template: Renderer
+    form: ModelFormat
+
+
 class PromptMaker:
     """Renders prompts for one model.
 
     ``agent_label`` opens the texts of errors: the client may talk to many agents at once.
     ``prepare_images`` decodes the images at these addresses; images are decoded, so that
     errors in them are told, even where ``sees_images`` says that nothing can be done with
-    them. ``form`` is how the model writes, ``checks`` knows the schemas of tools.
+    them. ``form`` is how the model writes, ``with_tools`` what replaces it and the template
+    in requests with tools, ``checks`` knows the schemas of tools.
     """
 
     def __init__(
@@ -75,11 +83,12 @@ class PromptMaker:
         prepare_images: Callable[[Sequence[str]], Sequence[RgbImage]],
         sees_images: bool,
         form: ModelFormat | None = None,
+        with_tools: Writing | None = None,
         checks: ToolChecks = schemas,
     ) -> None:
         self._agent_label = agent_label
-        self._template = template
-        self._form = form or ModelFormat()
+        self._writing = Writing(template, form or ModelFormat())
+        self._writing_with_tools = with_tools or self._writing
         self._checks = checks
         self._prepare_images = prepare_images
         self._sees_images = sees_images
@@ -104,8 +113,9 @@ class PromptMaker:
 
     def begin_answer(self, prompt: Prompt, *, delivery: Delivery, is_scored: bool) -> Answer:
         """What splits the answer to a prompt."""
+        form = self._writing_for(prompt.tools).form
         return Answer(
-            readable(self._form) if prompt.forces_calls else self._form,
+            readable(form) if prompt.forces_calls else form,
             prompt.text,
             tools=prompt.tools,
             parses_calls=prompt.parses_calls,
@@ -113,6 +123,9 @@ class PromptMaker:
             is_scored=is_scored,
             delivery=delivery,
         )
+
+    def _writing_for(self, tools: Sequence[Tool]) -> Writing:
+        return self._writing_with_tools if tools else self._writing
 
     def _make_raw(self, request: ContinueFromRawPrompt) -> Prompt | GeneratedTokenResult:
         grammar = _gbnf(request.grammar)
@@ -129,7 +142,8 @@ class PromptMaker:
         images = self._images_of(chat)
         if isinstance(images, GeneratedTokenResult):
             return images
-        text = self._render(chat)
+        template, form = self._writing_for(chat.tools)
+        text = self._render(chat, template, form)
         if isinstance(text, GeneratedTokenResult):
             return text
         if images and not self._sees_images:
@@ -143,12 +157,12 @@ class PromptMaker:
             return GeneratedTokenResult(tool_schema_invalid=why)
         if grammar is not None and chat.grammar_after_reasoning:
             grammar = behind_reasoning(
-                self._form,
+                form,
                 grammar,
-                starts_in_reasoning=self._starts_in_reasoning(text),
+                starts_in_reasoning=_starts_in_reasoning(form, text),
                 thinks=chat.enable_thinking,
             )
-        calls = self._grammar_of_calls(chat, text) if grammar is None else None
+        calls = _grammar_of_calls(form, chat, text) if grammar is None else None
         if isinstance(calls, GeneratedTokenResult):
             return calls
         return Prompt(
@@ -161,29 +175,6 @@ class PromptMaker:
             is_constrained=grammar is not None,
             forces_calls=calls is not None,
         )
-
-    def _grammar_of_calls(self, chat: Chat, text: str) -> Gbnf | GeneratedTokenResult | None:
-        """What calls obey: those that must be made, and those of tools that are strict."""
-        if not chat.must_call and not any(tool.function.strict for tool in chat.tools):
-            return None
-        try:
-            return _forced_calls(
-                self._form,
-                msgspec.json.encode(chat.tools),
-                chat.only_tool,
-                is_required=chat.must_call,
-                may_repeat=chat.may_repeat_calls,
-                starts_in_reasoning=self._starts_in_reasoning(text),
-                thinks=chat.enable_thinking,
-            )
-        except SchemaNotSupported as error:
-            if not chat.must_call:
-                return None  # Calls are checked at the end all the same.
-            return GeneratedTokenResult(tool_schema_invalid=str(error))
-
-    def _starts_in_reasoning(self, text: str) -> bool:
-        splitter = SectionSplitter(self._form.markers, text, expects_calls=False)
-        return splitter.section is REASONING
 
     def _images_of(self, chat: Chat) -> Sequence[RgbImage] | GeneratedTokenResult:
         urls = [
@@ -202,11 +193,13 @@ class PromptMaker:
                 image_decoding_failed=self._say(f"failed to decode images: {error}")
             )
 
-    def _render(self, chat: Chat) -> str | GeneratedTokenResult:
-        history = self._form.history
+    def _render(
+        self, chat: Chat, template: Renderer, form: ModelFormat
+    ) -> str | GeneratedTokenResult:
+        history = form.history
         tools = [_template_tool(tool) for tool in chat.tools]
         try:
-            return self._template.render(
+            return template.render(
                 history.messages([_template_message(m) for m in chat.messages], tools),
                 add_generation_prompt=chat.add_generation_prompt,
                 enable_thinking=chat.enable_thinking,
@@ -220,6 +213,32 @@ class PromptMaker:
 
     def _say(self, text: str) -> str:
         return f"{self._agent_label}: {text}"
+
+
+def _grammar_of_calls(
+    form: ModelFormat, chat: Chat, text: str
+) -> Gbnf | GeneratedTokenResult | None:
+    """What calls obey: those that must be made, and those of tools that are strict."""
+    if not chat.must_call and not any(tool.function.strict for tool in chat.tools):
+        return None
+    try:
+        return _forced_calls(
+            form,
+            msgspec.json.encode(chat.tools),
+            chat.only_tool,
+            is_required=chat.must_call,
+            may_repeat=chat.may_repeat_calls,
+            starts_in_reasoning=_starts_in_reasoning(form, text),
+            thinks=chat.enable_thinking,
+        )
+    except SchemaNotSupported as error:
+        if not chat.must_call:
+            return None  # Calls are checked at the end all the same.
+        return GeneratedTokenResult(tool_schema_invalid=str(error))
+
+
+def _starts_in_reasoning(form: ModelFormat, text: str) -> bool:
+    return SectionSplitter(form.markers, text, expects_calls=False).section is REASONING
 
 
 # The same tools come again with every turn of a conversation.

@@ -16,7 +16,7 @@ stream ends with exactly one final frame, except by :meth:`Streams.reset`.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -54,6 +54,8 @@ from paddler.messages.link import (
     StopStream,
     TokenScore,
 )
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -169,10 +171,11 @@ class Streams:
         if isinstance(job, EmbeddingJob):
             self._outbox.finish(command.stream_id, FrameKind.EMBEDDING_END, EMBEDDINGS_DISABLED)
             return
-        waiting = self._wait(command.stream_id, TokenUsage())
-        self._run_aside(
+        self._wait_for(
+            command.stream_id,
+            TokenUsage(),
             lambda: self._prompts.make(job),
-            lambda prompt: self._on_prepared(waiting, command, prompt),
+            lambda prompt: self._on_prepared(command, prompt),
         )
 
     def stop(self, command: StopStream) -> None:
@@ -220,24 +223,36 @@ class Streams:
         running = self._running.values()
         return next((stream for stream in running if stream.stream_id == stream_id), None)
 
-    def _wait(self, stream_id: int, usage: TokenUsage) -> _Waiting:
-        """From here on the stream waits for work aside."""
+    def _wait_for(
+        self,
+        stream_id: int,
+        usage: TokenUsage,
+        work: Callable[[], T],
+        take: Callable[[T], object],
+    ) -> None:
+        """Have the stream wait for ``work`` done aside; its result is for ``take``.
+
+        A stream that ends meanwhile takes nothing. Its work is not even begun if others
+        are served first: whoever starts and stops requests would hold up the rest.
+        """
         cancelled = msgspec.json.encode(Finished(usage=usage, reason="cancelled"))
         self._waiting[stream_id] = waiting = _Waiting(cancelled)
-        return waiting
 
-    def _ends_wait(self, stream_id: int, waiting: _Waiting) -> bool:
-        """Whether the stream still waits for this work: it may have ended meanwhile."""
-        if self._waiting.get(stream_id) is not waiting:
-            return False
-        del self._waiting[stream_id]
-        return True
+        def is_waiting() -> bool:
+            return self._waiting.get(stream_id) is waiting
 
-    def _on_prepared(
-        self, waiting: _Waiting, command: StartStream, prompt: Prompt | GeneratedTokenResult
-    ) -> None:
-        if not self._ends_wait(command.stream_id, waiting):
-            return
+        def work_if_waiting() -> T | None:
+            return work() if is_waiting() else None
+
+        def take_if_waiting(result: T | None) -> None:
+            if is_waiting():
+                assert result is not None  # who waits now has waited all the time
+                del self._waiting[stream_id]
+                take(result)
+
+        self._run_aside(work_if_waiting, take_if_waiting)
+
+    def _on_prepared(self, command: StartStream, prompt: Prompt | GeneratedTokenResult) -> None:
         if isinstance(prompt, GeneratedTokenResult):
             self._refuse(command.stream_id, prompt, FRAME_REFUSED)
             return
@@ -358,18 +373,16 @@ class Streams:
         if not calls:
             self._outbox.finish(stream.stream_id, FrameKind.DONE, finished)
             return
-        waiting = self._wait(stream.stream_id, stream.usage())
-        self._run_aside(
+        self._wait_for(
+            stream.stream_id,
+            stream.usage(),
             lambda: self._prompts.check_calls(calls, answer.tools),
-            lambda wrong: self._on_checked(waiting, stream, finished, wrong),
+            lambda wrong: self._on_checked(stream, finished, wrong),
         )
 
-    def _on_checked(
-        self, waiting: _Waiting, stream: _Stream, finished: bytes, wrong: Sequence[str]
-    ) -> None:
-        if self._ends_wait(stream.stream_id, waiting):
-            self._tell(stream, [stream.answer.conclude(wrong)])
-            self._outbox.finish(stream.stream_id, FrameKind.DONE, finished)
+    def _on_checked(self, stream: _Stream, finished: bytes, wrong: Sequence[str]) -> None:
+        self._tell(stream, [stream.answer.conclude(wrong)])
+        self._outbox.finish(stream.stream_id, FrameKind.DONE, finished)
 
     def _fail(self, stream: _Stream, text: str) -> None:
         """End a stream with an error; what its cells hold is not relied on any more."""

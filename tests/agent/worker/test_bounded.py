@@ -1,4 +1,8 @@
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ from paddler.agent.worker.chat_template import (
 )
 from paddler.messages.chat import Function, Tool
 from paddler.messages.tools import ParsedToolCall, ToolCallArguments
+from tests.e2e.fleet import wait_until
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "nl_token": "\n"}
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -94,6 +99,49 @@ def test_child_that_was_killed_is_replaced(hostile: BoundedProcess) -> None:
     child.kill()
     child.wait()
     assert render(hostile, "two") == "<s>two"
+
+
+# The second does not fit into a pipe: it is waited for while it is written.
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_child_that_hangs_is_ended_and_replaced(size: int) -> None:
+    with BoundedProcess(HOSTILE, SPECIAL, patience_s=5.0) as process:
+        child = process._child
+        assert child is not None
+        process._patience_s = 0.05  # the start was not to be hurried
+        child.send_signal(signal.SIGSTOP)
+        with pytest.raises(TemplateRenderError, match=r"the template had no end after 0\.05 s"):
+            render(process, "x" * size)
+        process._patience_s = 5.0
+        assert render(process, "two") == "<s>two"
+
+
+PARENT = """
+from paddler.agent.worker.bounded import BoundedProcess
+special = {"bos_token": "", "eos_token": "", "nl_token": ""}
+process = BoundedProcess("{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}"
+    "{% endfor %}", special, deadline_s=60.0)
+print(process._child.pid, flush=True)
+process.render([], add_generation_prompt=True, enable_thinking=False)
+"""
+
+
+def user_time(pid: int) -> int:
+    """Clock ticks that a process has computed for."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the child ends at its deadline")
+def test_child_at_work_ends_with_its_parent_without_a_word() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        at_rest = user_time(child)
+        wait_until(lambda: user_time(child) > at_rest + 5, "the child is at work")
+        parent.kill()
+        # The child has the other end of this pipe, too: it ends when both are gone.
+        assert parent.communicate(timeout=20.0)[1] == b""
 
 
 def test_request_that_is_nested_too_deeply_is_refused(hostile: BoundedProcess) -> None:

@@ -1,3 +1,4 @@
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ from paddler.agent.worker.engine_llama import start_backend
 from paddler.agent.worker.images import RgbImage
 from paddler.agent.worker.loading import LoadRefused, loaded
 from paddler.agent.worker.prompts import Prompt
+from paddler.messages.chat import Chat, Function, Message, Tool
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
     ConversationMessage,
 )
-from paddler.messages.link import ConversationJob
+from paddler.messages.link import ChatJob, ConversationJob, Delivery, FrameKind
 from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS
 from paddler.messages.worker import Load, Opened, Progress
 from tests.tiny_gguf import write_tiny_gguf, write_tiny_mmproj
@@ -103,6 +105,65 @@ def test_override_replaces_the_models_template(tiny: Path) -> None:
         assert prompts.make(HELLO) == Prompt("Hello!", 5)
 
 
+# Says the tools' names, and shows calls in a way that the other template knows nothing of.
+TOOLS_TEMPLATE = (
+    "{% for tool in tools or [] %}[{{ tool.function.name }}]{% endfor %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}"
+    "<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CALL = b'<tool_call>{"name": "find", "arguments": {}}</tool_call>'
+
+
+def with_tools_template(path: Path, template: str) -> Path:
+    return write_tiny_gguf(path, metadata={"tokenizer.chat_template.tool_use": template})
+
+
+def asked_with_tools() -> ChatJob:
+    messages = [Message(role="user", content="Hello")]
+    tools = [Tool(Function("find", ""))]
+    return ChatJob(Chat(messages=messages, max_tokens=5, enable_thinking=False, tools=tools))
+
+
+def test_a_template_for_tools_writes_and_reads_requests_with_tools_alone(tmp_path: Path) -> None:
+    path = with_tools_template(tmp_path / "m.gguf", TOOLS_TEMPLATE)
+    with loaded(load_of(path), ignore) as (_, prompts, ready):
+        assert ready.notes == []
+        plain = prompts.make(HELLO)
+        prompt = prompts.make(asked_with_tools())
+        kinds = {
+            made.text: {
+                telling.kind
+                for telling in prompts.begin_answer(
+                    made, delivery=Delivery(), is_scored=False
+                ).feed(CALL)
+            }
+            for made in (plain, prompt)
+        }
+    assert kinds == {
+        "<user>Hello\n<assistant>": {FrameKind.UNDETERMINABLE},
+        "[find]<user>Hello\n<assistant>": {FrameKind.TOOL_CALL},
+    }
+
+
+def test_an_override_replaces_a_template_for_tools_as_well(tmp_path: Path) -> None:
+    path = with_tools_template(tmp_path / "m.gguf", TOOLS_TEMPLATE)
+    override = "{{ messages[0].content }}!"
+    with loaded(load_of(path, chat_template=override), ignore) as (_, prompts, _ready):
+        assert prompts.make(asked_with_tools()).text == "Hello!"
+
+
+def test_a_template_for_tools_that_does_not_compile_is_noted_and_not_used(tmp_path: Path) -> None:
+    path = with_tools_template(tmp_path / "m.gguf", "{{")
+    with loaded(load_of(path), ignore) as (_, prompts, ready):
+        assert ready.notes == [
+            "the model's chat template for tools does not compile and is not used: "
+            "line 1: unexpected 'end of template'"
+        ]
+        assert prompts.make(asked_with_tools()).text == "<user>Hello\n<assistant>"
+
+
 def test_gpu_layers_without_a_gpu_are_noted(tiny: Path) -> None:
     with loaded(load_of(tiny, parameters={"n_gpu_layers": -1}), ignore) as (_, _prompts, ready):
         assert len(ready.notes) == 1
@@ -179,6 +240,18 @@ def test_model_with_a_projection_sees_images(tiny: Path, tmp_path: Path) -> None
         prompt = engine.tokenize_with_images("<__media__>x", [picture], limit=256)
         assert prompt.image_cells == 8
         prompt.close()
+
+
+@pytest.mark.parametrize(("sees", "width"), [(False, 64), (True, 500)])
+def test_images_that_nothing_sees_are_decoded_but_kept_small(
+    tiny: Path, tmp_path: Path, sees: bool, width: int
+) -> None:
+    projection = str(write_tiny_mmproj(tmp_path / "mmproj.gguf")) if sees else None
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="500" height="250"/>'
+    url = f"data:,{base64.b64encode(svg).decode()}"
+    with loaded(load_of(tiny, projection_path=projection), ignore) as (_, prompts, _ready):
+        (image,) = prompts._prepare_images([url])
+    assert (image.width, image.height) == (width, width // 2)
 
 
 @pytest.mark.parametrize("width", [None, 0, 576], ids=["missing", "broken", "for another model"])

@@ -9,7 +9,7 @@ from paddler.agent.worker.chat_template import ChatTemplate
 from paddler.agent.worker.engine import DecodeOutcome, ScriptedEngine
 from paddler.agent.worker.images import RgbImage
 from paddler.agent.worker.markers import ModelFormat
-from paddler.agent.worker.prompts import PromptMaker
+from paddler.agent.worker.prompts import Prompt, PromptMaker
 from paddler.agent.worker.sections import Markers
 from paddler.agent.worker.streams import EngineBroken, Streams
 from paddler.errors import RemoteProtocolError
@@ -19,6 +19,7 @@ from paddler.messages.inference import (
     ContinueFromRawPrompt,
     ConversationMessage,
     GbnfGrammar,
+    GeneratedTokenResult,
     ImagePart,
     ImageUrl,
     JsonSchemaGrammar,
@@ -33,6 +34,7 @@ from paddler.messages.link import (
     RawPromptJob,
     StartStream,
     StopStream,
+    TextJob,
     decode_finished,
 )
 from tests.agent.worker.frames import Answer, Frame, split_frames
@@ -68,15 +70,16 @@ class Harness:
         self.frames: list[Frame] = []
         self.is_aside_slow = False
         self.aside: list[Callable[[], object]] = []  # what a slow one has not done yet
+        self.prompts = PromptMaker(
+            LABEL,
+            ChatTemplate(TEMPLATE, bos_token="", eos_token="", nl_token=""),
+            prepare_images=lambda urls: [PICTURES[url] for url in urls],
+            sees_images=True,
+            form=form,
+        )
         self.streams = Streams(
             engine,
-            PromptMaker(
-                LABEL,
-                ChatTemplate(TEMPLATE, bos_token="", eos_token="", nl_token=""),
-                prepare_images=lambda urls: [PICTURES[url] for url in urls],
-                sees_images=True,
-                form=form,
-            ),
+            self.prompts,
             self.table,
             agent_label=LABEL,
             run_aside=self.run_aside,
@@ -609,6 +612,27 @@ def test_a_stream_that_is_stopped_while_its_prompt_is_made_never_starts(harness:
     prepare()
     assert not harness.streams.is_running
     assert harness.take() == []
+
+
+def test_a_prompt_that_nobody_waits_for_any_more_is_not_made(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    make = harness.prompts.make
+
+    def noted(job: TextJob) -> Prompt | GeneratedTokenResult:
+        made.append(job)
+        return make(job)
+
+    monkeypatch.setattr(harness.prompts, "make", noted)
+    harness.is_aside_slow = True
+    for stream_id, text in enumerate(("a", "b", "c")):
+        harness.start(stream_id, text)
+    harness.streams.stop(StopStream(0))
+    harness.streams.stop(StopStream(1))
+    for prepare in harness.aside:
+        prepare()
+    assert made == [RawPromptJob(ContinueFromRawPrompt(raw_prompt="c", max_tokens=100))]
 
 
 def test_a_stream_that_is_being_prepared_cannot_be_started_again(harness: Harness) -> None:
