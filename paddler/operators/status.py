@@ -12,34 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from paddler.operators.client import BalancerGone, Client
+from paddler.operators.issues import describe_issue
 from paddler.operators.model_names import print_model
 from paddler.operators.text import printable
 
 REFRESH_S: Final = 1.0
-
-# What operators can do about an issue; the variants are those of the management service.
-ADVICE: Final = {
-    "CacheCannotAcquireLock": "another process on this machine downloads the file: it waits",
-    "CacheDirectoryIsNotWritable": "give the agent a writable PADDLER_CACHE_DIR",
-    "CacheStorageIsFull": "free space on the agent's cache disk",
-    "ChatTemplateDoesNotCompile": "correct the chat template, or stop overriding the model's",
-    "DownloadInterrupted": "the download broke off: it goes on by itself",
-    "DownloadServerDeniedAccess": "check the address and its access rights",
-    "DownloadServerErrored": "the server failed: it is tried again",
-    "DownloadServerIsUnreachable": "check the agent's network and proxies",
-    "DownloadServerRejectedRequest": "check the address",
-    "DownloadUrlIsMalformed": "correct the address",
-    "HuggingFaceCannotAcquireLock": "another process on this machine downloads the file: it waits",
-    "HuggingFaceModelDoesNotExist": "check repository, file and revision",
-    "HuggingFacePermissions": "set HF_TOKEN on the agent to a token that may read it",
-    "ModelCacheIsCorrupted": "the cached file was damaged: it is downloaded anew",
-    "ModelCannotBeLoaded": "see the agent's log: the file may be damaged, or of an unknown kind",
-    "ModelDoesNotExistAtUrl": "check the address",
-    "ModelFileDoesNotExist": "put the file there on the agent's machine, or correct the path",
-    "MultimodalProjectionCannotBeLoaded": "check that the projection fits the model",
-    "SlotCannotStart": "fewer --slots, or a smaller context_size",
-    "UnableToFindChatTemplate": "set a chat template override: the model has none",
-}
 
 
 def show_status(management: Client, *, as_json: bool, watch: bool) -> int:
@@ -184,16 +161,7 @@ def _megabytes(count: int) -> str:
 
 
 def _issue(agent: dict[str, Any], issue: dict[str, Any]) -> Text:
-    ((variant, detail),) = issue.items()
-    what = detail.get("error") or _path(detail)
-    advice = ADVICE.get(variant)
+    text, advice = describe_issue(issue)
     return Text.assemble(
-        ("! ", "red"),
-        f"{_name(agent)}: {variant}: {printable(what)}",
-        (f"; {advice}" if advice else "", "dim"),
+        ("! ", "red"), f"{_name(agent)}: {text}", (f"; {advice}" if advice else "", "dim")
     )
-
-
-def _path(detail: dict[str, Any]) -> str:
-    path = detail.get("model_path")
-    return _path(path) if isinstance(path, dict) else str(path)
