@@ -145,6 +145,9 @@ def test_a_name_is_resolved_and_its_text_kept() -> None:
         (["--unknown"], "--unknown"),
         (["server"], "server"),
         (["balancer", "--management"], "--management"),  # no abbreviations
+        (["model", "set", "/m", "--proj", "/p"], "--proj"),
+        (["agent", "--name", "a\nb"], "expected a name of printable characters"),
+        (["agent", "--name", "a" * 201], "at most 200"),
         (["balancer", "extra"], "extra"),
         (["balancer", "--management-addr"], "--management-addr"),
         (["balancer", "--management-addr", "8060"], "--management-addr: '8060'"),
@@ -191,6 +194,10 @@ def test_without_a_role_help_is_shown(capsys: pytest.CaptureFixture[str]) -> Non
         (
             ["--help"],
             "exit codes:  0 done, or stopped as asked   1 could not start or go on   2 bad usage",
+        ),
+        (
+            ["help"],
+            "             128 + n: ended by signal n before it was done, as 130 by Ctrl-C",
         ),
         (["help"], "commands:"),
         (["help", "balancer"], "listeners:"),
@@ -314,7 +321,8 @@ def test_what_a_role_cannot_do_is_one_line(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_before_the_role_listens_is_a_stop(number: signal.Signals) -> None:
     script = (
-        "import os, sys; from paddler import cli; sys.argv = ['paddler', 'balancer'];"
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+        "from paddler import cli; sys.argv = ['paddler', 'balancer'];"
         f"cli.run_balancer = lambda _: os.kill(os.getpid(), {int(number)}) or 7;"
         "sys.exit(cli.main())"
     )
@@ -377,6 +385,11 @@ def test_a_bad_variable_is_named(capsys: pytest.CaptureFixture[str], name: str, 
     with pytest.raises(SystemExit, match="2"):
         take_environment(build_parser(), {name: text}, ["agent"])
     assert f"Error: {name}: {text!r}: expected" in capsys.readouterr().err
+
+
+def test_another_commands_variable_is_no_concern() -> None:
+    arguments = from_environment("balancer", PADDLER_SLOTS="none", PADDLER_INFERENCE_ADDR="[::1]:7")
+    assert arguments.inference_addr == "[::1]:7"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])

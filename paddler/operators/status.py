@@ -1,6 +1,7 @@
 """``paddler status``: the fleet as a table, once or live, or as JSON."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from paddler.operators.model_names import print_model
 from paddler.operators.text import printable
 
 REFRESH_S: Final = 1.0
+PIPED_WIDTH: Final = 1000
+"""Whoever reads from a pipe wants an agent a line, however long."""
 
 
 def show_status(management: Client, *, as_json: bool, watch: bool) -> int:
@@ -74,6 +77,8 @@ class Output(Console):
 
     def __init__(self) -> None:
         super().__init__(highlight=False)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = PIPED_WIDTH
 
     def on_broken_pipe(self) -> None:
         """Leave it to the command line, as for every other command."""
@@ -107,7 +112,7 @@ def render(status: dict[str, Any], *, issues_first: bool = False) -> RenderableT
         )
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("AGENT", "SLOTS", "STATUS", "MODEL", "DOING"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "SLOTS")
     issues: list[Text] = []
     for agent in agents:
         about = details.get(agent["id"], {})

@@ -138,13 +138,18 @@ class Fleet:
         return self.balancer
 
     def start_agent(
-        self, name: str, slots: int, *flags: str, env: dict[str, str] | None = None
+        self,
+        name: str,
+        slots: int,
+        *flags: str,
+        env: dict[str, str] | None = None,
+        through: int | None = None,
     ) -> Process:
-        """``env``: what its environment has beside this one's."""
+        """``env``: what its environment has beside this one's; ``through``: a proxy's port."""
         agent = Process(
             [
                 "agent",
-                *("--management-addr", f"127.0.0.1:{self.management}"),
+                *("--management-addr", f"127.0.0.1:{through or self.management}"),
                 *("--slots", str(slots), "--name", name),
                 *flags,
             ],

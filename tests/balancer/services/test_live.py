@@ -14,6 +14,7 @@ from paddler.messages.agents import AgentStatus
 from paddler.messages.link import FrameKind
 from tests.balancer.services.running import Agent, Running, on_balancer, request
 
+MANY = 400  # each takes two descriptors of this process
 AGENTS = "/api/v1/agents/stream"
 BUFFER = "/api/v1/buffered_requests/stream"
 
@@ -54,6 +55,32 @@ class Subscriber:
         assert data.startswith(b"data: ")
         event_id = fields[0].removeprefix(b"id: ") if fields else None
         return event_id, json.loads(data.removeprefix(b"data: "))
+
+
+@pytest.mark.parametrize(
+    ("path", "event"),
+    [
+        (AGENTS, b'data: {"agents":[]}\n\n'),
+        (BUFFER, b'data: {"buffered_requests_current":0}\n\n'),
+    ],
+)
+def test_the_wire_of_a_stream_is_to_the_letter(path: str, event: bytes) -> None:
+    async def test(running: Running) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.management)
+        writer.write(request("GET", path))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.lower().splitlines() == [
+            b"http/1.1 200 ok",
+            b"content-type: text/event-stream",
+            b"cache-control: no-cache",
+            b"transfer-encoding: chunked",
+            b"",
+        ]
+        chunk = b"%x\r\n%b\r\n" % (len(event), event)
+        assert await reader.readexactly(len(chunk)) == chunk
+        writer.close()
+
+    on_balancer(test)
 
 
 def test_the_snapshot_comes_at_once_and_after_each_change() -> None:
@@ -107,6 +134,7 @@ def test_the_buffer_is_seen_to_fill_and_to_empty() -> None:
 
 
 def test_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert live.KEEP_ALIVE_S == 10.0
     monkeypatch.setattr(live, "KEEP_ALIVE_S", 0.01)
 
     async def test(running: Running) -> None:
@@ -129,6 +157,26 @@ def test_a_stream_ends_cleanly_and_at_once_when_the_balancer_stops(path: str) ->
             assert await subscriber.chunk() == b""
             assert asyncio.get_running_loop().time() - began_at < 1.0
             await drain
+
+    on_balancer(test)
+
+
+def test_hundreds_of_subscribers_hear_the_same_and_leave_nothing() -> None:
+    async def test(running: Running) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            subscribers = [
+                await stack.enter_async_context(Subscriber.of(running, AGENTS)) for _ in range(MANY)
+            ]
+            assert running.management_connections() == MANY
+            agent = await Agent.join(running)
+            for subscriber in subscribers:
+                while not (seen := (await subscriber.event())[1]["agents"]):
+                    pass
+                assert seen[0]["name"] == "gpu-1"
+            agent.leave()
+            await agent.closed()
+        while running.management_connections() > 0:
+            await asyncio.sleep(0)
 
     on_balancer(test)
 
