@@ -8,6 +8,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 MAX_EVENTS: Final = 1000
+MAX_TEXT_CHARACTERS: Final = 1000
+"""Of each text in an event: a path or a template may have a megabyte, a journal may not."""
 
 EventKind = Literal[
     "agent_joined",
@@ -77,10 +79,10 @@ class Journal:
             id=self._last_id,
             at=round(self._clock(), 3),
             kind=kind,
-            text=text,
+            text=clipped(text),
             agent_id=agent_id,
             agent_name=agent_name,
-            detail=detail or {},
+            detail=clipped(detail or {}),
         )
         self._events.append(event)
         for callback in tuple(self._watchers):
@@ -94,3 +96,16 @@ class Journal:
     def unwatch(self, callback: Callable[[], object]) -> None:
         """Undo :meth:`watch`."""
         self._watchers.remove(callback)
+
+
+def clipped(value: Any) -> Any:
+    """A document whose long texts end with an ellipsis."""
+    match value:
+        case str() if len(value) > MAX_TEXT_CHARACTERS:
+            return value[: MAX_TEXT_CHARACTERS - 1] + "…"
+        case dict():
+            return {key: clipped(item) for key, item in value.items()}
+        case list() | tuple():
+            return [clipped(item) for item in value]
+        case _:
+            return value

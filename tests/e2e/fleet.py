@@ -167,11 +167,19 @@ class Fleet:
         except OSError:
             return False
 
-    def put_model(self, path: Path | str | None, **parameters: Any) -> None:
-        """Ask for a model with the default state's parameters, changed by ``parameters``."""
+    def put_model(
+        self, path: Path | str | None, *, chat_template: str | None = None, **parameters: Any
+    ) -> None:
+        """Ask for a model with the default state's parameters, changed by ``parameters``.
+
+        ``chat_template``: in place of the model's own.
+        """
         state = msgspec.to_builtins(DEFAULT_DESIRED_STATE)
         state["inference_parameters"] |= parameters
         state["model"] = "None" if path is None else {"LocalToAgent": str(path)}
+        if chat_template is not None:
+            state["chat_template_override"] = {"content": chat_template}
+            state["use_chat_template_override"] = True
         self.put_state(state)
 
     def put_state(self, state: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
@@ -161,6 +162,29 @@ def test_a_stream_ends_cleanly_and_at_once_when_the_balancer_stops(path: str) ->
     on_balancer(test)
 
 
+async def flood(agent: Agent, reader: Subscriber) -> None:
+    """Have the fleet change, and each change read, until no socket can hold it all."""
+    for number in range(20):
+        path = f"/{number}/" + "m" * 1_000_000
+        agent.send(wire.StatusReport(AgentStatus(desired_slots_total=1, model_path=path)))
+        while (await reader.event())[1]["agents"][0]["model_path"] != path:
+            pass
+
+
+def test_subscribers_that_do_not_read_do_not_delay_the_end() -> None:
+    stopped_at: list[float] = []
+
+    async def test(running: Running) -> None:
+        agent = await Agent.join(running)
+        async with Subscriber.of(running, AGENTS), Subscriber.of(running, AGENTS) as reader:
+            await flood(agent, reader)
+            stopped_at.append(time.monotonic())
+            await running.balancer.drain()
+
+    on_balancer(test)
+    assert time.monotonic() - stopped_at[0] < 1.0
+
+
 def test_hundreds_of_subscribers_hear_the_same_and_leave_nothing() -> None:
     async def test(running: Running) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -185,13 +209,6 @@ def test_a_subscriber_that_does_not_read_holds_up_nobody() -> None:
     async def test(running: Running) -> None:
         agent = await Agent.join(running)
         async with Subscriber.of(running, AGENTS), Subscriber.of(running, AGENTS) as reader:
-            for number in range(2_000):
-                path = f"/{number}/" + "m" * 4_000
-                status = AgentStatus(desired_slots_total=1, model_path=path)
-                agent.send(wire.StatusReport(status))
-            path = ""
-            while not path.startswith("/1999/"):
-                (seen,) = (await reader.event())[1]["agents"]
-                path = seen["model_path"] or ""
+            await flood(agent, reader)
 
     on_balancer(test)
