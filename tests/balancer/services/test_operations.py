@@ -169,6 +169,8 @@ def test_a_disconnected_agent_may_come_back() -> None:
         assert await agent.closed() == (1012, "disconnected by an operator")
         await Agent.join(running)
         assert len(await running.agents()) == 1
+        texts = [event["text"] for event in await events(running)]
+        assert 'agent "gpu-1" left: disconnected by an operator' in texts
 
     on_balancer(test)
 
