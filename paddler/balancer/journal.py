@@ -7,6 +7,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from paddler.balancer.watched import Watched
+
 MAX_EVENTS: Final = 1000
 MAX_TEXT_CHARACTERS: Final = 1000
 """Of each text in an event: a path or a template may have a megabyte, a journal may not."""
@@ -42,7 +44,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     detail: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class Journal:
+class Journal(Watched):
     """Keeps the last events. Ids go up by one, from the milliseconds of the journal's start.
 
     So they go up over restarts, too: whoever reads on from an id misses nothing, and is told
@@ -50,10 +52,10 @@ class Journal:
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self._clock = clock
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._last_id = int(clock() * 1000)
-        self._watchers: list[Callable[[], object]] = []
 
     @property
     def last_id(self) -> int:
@@ -85,17 +87,8 @@ class Journal:
             detail=clipped(detail or {}),
         )
         self._events.append(event)
-        for callback in tuple(self._watchers):
-            callback()
+        self._changed()
         return event
-
-    def watch(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` after each new event."""
-        self._watchers.append(callback)
-
-    def unwatch(self, callback: Callable[[], object]) -> None:
-        """Undo :meth:`watch`."""
-        self._watchers.remove(callback)
 
 
 def clipped(value: Any) -> Any:

@@ -237,6 +237,7 @@ RENDER = "/api/v1/chat_template/render"
             wire.Answer(1, error="line 7: unexpected '}'"),
             {"text": None, "error": "line 7: unexpected '}'", "line": 7},
         ),
+        (wire.Answer(1, error="see line 7"), {"text": None, "error": "see line 7", "line": None}),
         (wire.Answer(1, error="no"), {"text": None, "error": "no", "line": None}),
     ],
 )
