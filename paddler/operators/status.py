@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -123,7 +124,7 @@ def render(status: dict[str, Any], *, issues_first: bool = False) -> RenderableT
             printable((agent["model_path"] or "-").rpartition("/")[2]),
             _activity(agent, about.get("details") or {}),
         )
-        issues += [_issue(agent, issue) for issue in agent["issues"]]
+        issues += _issues(agent)
     parts: list[RenderableType] = [table, Text(), *issues] if issues else [table]
     if issues_first and issues:
         parts = [*issues, Text(), table]
@@ -165,8 +166,14 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
-def _issue(agent: dict[str, Any], issue: dict[str, Any]) -> Text:
-    text, advice = describe_issue(issue)
-    return Text.assemble(
-        ("! ", "red"), f"{_name(agent)}: {text}", (f"; {advice}" if advice else "", "dim")
-    )
+def _issues(agent: dict[str, Any]) -> list[Text]:
+    """A line for each thing that is wrong; each slot may have the same, and there may be many."""
+    counts = Counter(describe_issue(issue) for issue in agent["issues"])
+    return [
+        Text.assemble(
+            ("! ", "red"),
+            f"{_name(agent)}: {text}" + (f" ({count} times)" if count > 1 else ""),
+            (f"; {advice}" if advice else "", "dim"),
+        )
+        for (text, advice), count in counts.items()
+    ]

@@ -68,6 +68,12 @@ def test_issues_come_first_where_only_the_beginning_may_be_seen() -> None:
     assert shown(agents, issues_first=True)[2] == issue
 
 
+def test_what_each_slot_suffers_from_is_said_once() -> None:
+    slots = [{"SlotCannotStart": {"error": "no room", "slot_index": n}} for n in range(257)]
+    (issue,) = [line for line in shown([agent(1, issues=slots)]) if line.startswith("! ")]
+    assert issue.startswith("! gpu-1: SlotCannotStart: no room (257 times); fewer --slots")
+
+
 def test_what_agents_say_cannot_move_the_cursor() -> None:
     lines = shown([agent(1, name="a\n\x1b[2J", issues=[{"X": {"model_path": "/\x1b]0;x\x07"}}])])
     assert not any("\x1b" in line or "\x07" in line for line in lines)
