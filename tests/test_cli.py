@@ -217,6 +217,31 @@ def test_help_and_version_are_answers(
     assert line in capsys.readouterr().out.splitlines()
 
 
+def flags_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    """Every flag of every command, with the command's name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for role in action.choices.values():
+                yield from flags_of(role)
+        elif not isinstance(action, argparse._HelpAction | argparse._VersionAction):
+            yield parser.prog, action
+
+
+def test_every_flag_says_what_it_is_for_what_it_takes_and_what_it_is_otherwise() -> None:
+    for command, action in flags_of(build_parser()):
+        if command == "paddler":  # its own help
+            continue
+        name = f"{command} {action.dest}"
+        assert action.help, name
+        if action.nargs == 0 or not action.option_strings:
+            continue
+        assert action.metavar or action.choices, name
+        if action.default not in (None, []) and not action.required:
+            assert "default: " in action.help, name
+        if action.metavar == "TIME":
+            assert action.help.endswith("(default: %(default)s ms)"), name
+
+
 def run_python(*arguments: str) -> tuple[int, str]:
     """Exit code and stderr of a Python that logs errors only."""
     done = subprocess.run(

@@ -103,17 +103,20 @@ def test_the_snapshot_comes_at_once_and_after_each_change() -> None:
 def test_a_request_is_seen_to_take_a_slot_and_to_give_it_back() -> None:
     async def test(running: Running) -> None:
         agent = await Agent.join(running)
-        async with Subscriber.of(running, AGENTS) as subscriber:
-            await subscriber.event()
+        async with Subscriber.of(running, AGENTS) as one, Subscriber.of(running, AGENTS) as two:
+            for subscriber in (one, two):
+                await subscriber.event()
             body = {"raw_prompt": "x", "max_tokens": 1}
             asked = asyncio.create_task(
                 running.post(running.inference, "/api/v1/continue_from_raw_prompt", body)
             )
             start = await agent.hear_start()
-            assert (await subscriber.event())[1]["agents"][0]["slots_processing"] == 1
+            for subscriber in (one, two):
+                assert (await subscriber.event())[1]["agents"][0]["slots_processing"] == 1
             agent.say(start.stream_id, FrameKind.CONTENT, b"x")
             agent.finish(start.stream_id)
-            assert (await subscriber.event())[1]["agents"][0]["slots_processing"] == 0
+            for subscriber in (one, two):
+                assert (await subscriber.event())[1]["agents"][0]["slots_processing"] == 0
             await asked
 
     on_balancer(test)
