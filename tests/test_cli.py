@@ -153,6 +153,9 @@ def test_a_name_is_resolved_and_its_text_kept() -> None:
         (["--unknown"], "--unknown"),
         (["server"], "server"),
         (["balancer", "--management"], "--management"),  # no abbreviations
+        (["model", "set", "/m", "--proj", "/p"], "--proj"),
+        (["agent", "--name", "a\nb"], "expected a name of printable characters"),
+        (["agent", "--name", "a" * 201], "at most 200"),
         (["balancer", "extra"], "extra"),
         (["balancer", "--management-addr"], "--management-addr"),
         (["balancer", "--management-addr", "8060"], "--management-addr: '8060'"),
@@ -200,6 +203,10 @@ def test_without_a_role_help_is_shown(capsys: pytest.CaptureFixture[str]) -> Non
             ["--help"],
             "exit codes:  0 done, or stopped as asked   1 could not start or go on   2 bad usage",
         ),
+        (
+            ["help"],
+            "             128 + n: ended by signal n before it was done, as 130 by Ctrl-C",
+        ),
         (["help"], "commands:"),
         (["help", "balancer"], "listeners:"),
         (["balancer", "--help"], "listeners:"),
@@ -219,6 +226,31 @@ def test_help_and_version_are_answers(
         code = end.code
     assert not code
     assert line in capsys.readouterr().out.splitlines()
+
+
+def flags_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    """Every flag of every command, with the command's name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for role in action.choices.values():
+                yield from flags_of(role)
+        elif not isinstance(action, argparse._HelpAction | argparse._VersionAction):
+            yield parser.prog, action
+
+
+def test_every_flag_says_what_it_is_for_what_it_takes_and_what_it_is_otherwise() -> None:
+    for command, action in flags_of(build_parser()):
+        if command == "paddler":  # its own help
+            continue
+        name = f"{command} {action.dest}"
+        assert action.help, name
+        if action.nargs == 0 or not action.option_strings:
+            continue
+        assert action.metavar or action.choices, name
+        if action.default not in (None, []) and not action.required:
+            assert "default: " in action.help, name
+        if action.metavar == "TIME":
+            assert action.help.endswith("(default: %(default)s ms)"), name
 
 
 def run_python(*arguments: str) -> tuple[int, str]:
@@ -325,7 +357,8 @@ def test_what_a_role_cannot_do_is_one_line(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_before_the_role_listens_is_a_stop(number: signal.Signals) -> None:
     script = (
-        "import os, sys; from paddler import cli; sys.argv = ['paddler', 'balancer'];"
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+        "from paddler import cli; sys.argv = ['paddler', 'balancer'];"
         f"cli.run_balancer = lambda _: os.kill(os.getpid(), {int(number)}) or 7;"
         "sys.exit(cli.main())"
     )
@@ -409,6 +442,11 @@ def test_a_bad_variable_is_named(capsys: pytest.CaptureFixture[str], name: str, 
     with pytest.raises(SystemExit, match="2"):
         take_environment(build_parser(), {name: text}, ["agent"])
     assert f"Error: {name}: {text!r}: expected" in capsys.readouterr().err
+
+
+def test_another_commands_variable_is_no_concern() -> None:
+    arguments = from_environment("balancer", PADDLER_SLOTS="none", PADDLER_INFERENCE_ADDR="[::1]:7")
+    assert arguments.inference_addr == "[::1]:7"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])

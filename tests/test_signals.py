@@ -3,10 +3,19 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
-from paddler.signals import STOP_SIGNALS, StopSignals
+from paddler.signals import STOP_SIGNALS, StopSignals, stop_signals
+
+
+@pytest.fixture(autouse=True)
+def usual_hangup() -> Iterator[None]:
+    """As if these tests were not run by ``nohup``, which they may be."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 class Drain:
@@ -35,6 +44,22 @@ def test_the_first_signal_ends_the_wait(number: signal.Signals) -> None:
             await signals.wait()
 
     asyncio.run(run())
+
+
+def test_a_terminal_that_goes_away_is_no_concern_of_nohup() -> None:
+    assert signal.SIGHUP in stop_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert stop_signals() == [signal.SIGTERM, signal.SIGINT]
+
+    async def run() -> None:
+        async with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await signals.wait()
+            await signals.unless_again(asyncio.sleep(0))
+
+    asyncio.run(run())
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_the_drain_may_finish_after_one_signal() -> None:

@@ -43,8 +43,7 @@ class StatusBoard:
         self._watchers.append(callback)
 
 
-def _place(issue: AgentIssue) -> tuple[int, bytes]:
+def _place(issue: AgentIssue) -> tuple[int, Any]:
     """Where clients expect an issue: in the order of the variants, then of the payloads."""
-    names = issue.__struct_fields__
-    variant = next(n for n, name in enumerate(names) if getattr(issue, name) is not msgspec.UNSET)
-    return variant, msgspec.json.encode(issue)
+    payloads = enumerate(getattr(issue, name) for name in issue.__struct_fields__)
+    return next((place, payload) for place, payload in payloads if payload is not msgspec.UNSET)

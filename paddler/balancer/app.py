@@ -148,23 +148,27 @@ class Balancer:
         finally:
             timer.cancel()
 
+    def add_management_routes(self, router: Router) -> None:
+        """Register everything that the management listener answers."""
+        self._management.add_routes(router)
+        self._agents.add_routes(router)
+        self._operations.add_routes(router)
+        metrics = MetricsService(
+            self._config.statsd.prefix,
+            self.pool,
+            self._waitline,
+            self._measures,
+            self.count_connections,
+        )
+        router.add("GET", "/metrics", metrics.get_metrics)
+
     async def _listen(self) -> None:
         config = self._config
         panel_origins = set()
         if config.panel is not None:
             panel_origins = {f"http://{join_address(config.panel.host, config.panel.port)}"}
         management = Router()
-        self._management.add_routes(management)
-        self._agents.add_routes(management)
-        self._operations.add_routes(management)
-        metrics = MetricsService(
-            config.statsd.prefix,
-            self.pool,
-            self._waitline,
-            self._measures,
-            self.count_connections,
-        )
-        management.add("GET", "/metrics", metrics.get_metrics)
+        self.add_management_routes(management)
         readiness = Readiness(self.pool)
         await self._open(
             MANAGEMENT_FLAG,

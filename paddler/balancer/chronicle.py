@@ -135,12 +135,8 @@ class Chronicle:
 
     def _on_status(self, agent: Agent, before: AgentStatus | None, now: AgentStatus) -> None:
         had = before.issues if before is not None else ()
-        for issue in now.issues:
-            if issue not in had:
-                self._add_issue("issue_raised", agent, issue)
-        for issue in had:
-            if issue not in now.issues:
-                self._add_issue("issue_cleared", agent, issue)
+        self._add_issues("issue_raised", agent, [one for one in now.issues if one not in had])
+        self._add_issues("issue_cleared", agent, [one for one in had if one not in now.issues])
         model_before = before.model_path if before is not None else None
         if now.model_path != model_before:
             if now.model_path is not None:
@@ -153,11 +149,16 @@ class Chronicle:
             status = now.state_application_status
             self._add("agent_status", agent, f"{agent.label} is {status}", status=status)
 
-    def _add_issue(self, kind: EventKind, agent: Agent, issue: AgentIssue) -> None:
-        detail = msgspec.to_builtins(issue)
-        (name,) = detail
+    def _add_issues(self, kind: EventKind, agent: Agent, issues: list[AgentIssue]) -> None:
+        """An event for each kind of issue: each slot may have one, and there may be hundreds."""
+        details = [msgspec.to_builtins(issue) for issue in issues]
+        counts = Counter(name for detail in details for name in detail)
         what = "has the issue" if kind == "issue_raised" else "is rid of the issue"
-        self._add(kind, agent, f"{agent.label} {what} {name}", issue=detail)
+        for name, count in counts.items():
+            first = next(detail for detail in details if name in detail)
+            times = f", {count} times" if count > 1 else ""
+            text = f"{agent.label} {what} {name}{times}"
+            self._add(kind, agent, text, issue=first, count=count)
 
     def _add(self, kind: EventKind, agent: Agent, text: str, **detail: Any) -> None:
         self._journal.add(kind, text, agent_id=agent.id, agent_name=agent.name, detail=detail)

@@ -234,7 +234,8 @@ class DesiredStateStore:
             return
         self.applicable = newer
         self.is_default = False
-        log.info("desired state changed: model %s", msgspec.json.encode(newer.model).decode())
+        model = msgspec.json.encode(newer.model).decode()
+        log.info("desired state changed: model %.1000s", model)
         for callback in self._watchers:
             callback()
 

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from paddler.balancer.link import AgentLink, Pool
 from paddler.balancer.records import RequestRecord
 from paddler.balancer.waitline import Waitline
+from paddler.balancer.watched import Watched
 
 INTERVAL_S: Final = 1.0
 MAX_SAMPLES: Final = 900
@@ -31,16 +31,16 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     errors: int
 
 
-class History:
-    """Keeps the samples. ``watch`` callbacks run after each new one."""
+class History(Watched):
+    """Keeps the samples, and tells of each new one."""
 
     def __init__(self, pool: Pool, waitline: Waitline[AgentLink]) -> None:
+        super().__init__()
         self._pool = pool
         self._waitline = waitline
         self._samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
         self.taken = 0
         """Samples since the start."""
-        self._watchers: list[Callable[[], object]] = []
         self._tokens_before: dict[AgentLink, int] = {}
         self._first_tokens_s: list[float] = []
         self._requests = 0
@@ -50,14 +50,6 @@ class History:
     def samples(self) -> tuple[Sample, ...]:
         """Oldest first."""
         return tuple(self._samples)
-
-    def watch(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` after each new sample."""
-        self._watchers.append(callback)
-
-    def unwatch(self, callback: Callable[[], object]) -> None:
-        """Undo :meth:`watch`."""
-        self._watchers.remove(callback)
 
     def on_record(self, record: RequestRecord) -> None:
         """Count a request that ended."""
@@ -84,8 +76,7 @@ class History:
         self._requests = self._errors = 0
         self._samples.append(sample)
         self.taken += 1
-        for callback in tuple(self._watchers):
-            callback()
+        self._changed()
         return sample
 
     async def run(self) -> None:

@@ -7,7 +7,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from paddler.balancer.watched import Watched
+
 MAX_EVENTS: Final = 1000
+MAX_TEXT_CHARACTERS: Final = 1000
+"""Of each text in an event: a path or a template may have a megabyte, a journal may not."""
 
 EventKind = Literal[
     "agent_joined",
@@ -40,7 +44,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     detail: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class Journal:
+class Journal(Watched):
     """Keeps the last events. Ids go up by one, from the milliseconds of the journal's start.
 
     So they go up over restarts, too: whoever reads on from an id misses nothing, and is told
@@ -48,10 +52,10 @@ class Journal:
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self._clock = clock
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._last_id = int(clock() * 1000)
-        self._watchers: list[Callable[[], object]] = []
 
     @property
     def last_id(self) -> int:
@@ -77,20 +81,24 @@ class Journal:
             id=self._last_id,
             at=round(self._clock(), 3),
             kind=kind,
-            text=text,
+            text=clipped(text),
             agent_id=agent_id,
             agent_name=agent_name,
-            detail=detail or {},
+            detail=clipped(detail or {}),
         )
         self._events.append(event)
-        for callback in tuple(self._watchers):
-            callback()
+        self._changed()
         return event
 
-    def watch(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` after each new event."""
-        self._watchers.append(callback)
 
-    def unwatch(self, callback: Callable[[], object]) -> None:
-        """Undo :meth:`watch`."""
-        self._watchers.remove(callback)
+def clipped(value: Any) -> Any:
+    """A document whose long texts end with an ellipsis."""
+    match value:
+        case str() if len(value) > MAX_TEXT_CHARACTERS:
+            return value[: MAX_TEXT_CHARACTERS - 1] + "…"
+        case dict():
+            return {key: clipped(item) for key, item in value.items()}
+        case list() | tuple():
+            return [clipped(item) for item in value]
+        case _:
+            return value

@@ -248,6 +248,8 @@ class AgentLink:
         self._questions: dict[int, asyncio.Future[wire.Answer]] = {}
         self._last_question = 0
         self._is_lost = False
+        self.end_reason: str | None = None
+        """Why the connection was ended from this side; an agent's answer has no reason."""
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -345,6 +347,7 @@ class AgentLink:
 
     def disconnect(self, reason: str) -> None:
         """Close the connection; the agent dials again by itself."""
+        self.end_reason = reason
         self._socket.close(1012, reason)
 
     def stop_all(self, failure: Failure) -> None:

@@ -4,10 +4,10 @@ The counts live in ``_fastpath.SlotTable``: one row per agent. An agent that lea
 its row along, which voids the leases on it, so nothing has to be given back then.
 """
 
-from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from paddler._fastpath import SlotTable
+from paddler.balancer.watched import Watched
 from paddler.messages.agents import (
     AgentDetails,
     AgentSnapshot,
@@ -89,8 +89,8 @@ class Lease(Generic[LinkT]):
         self._pool.release(self._lease_id)
 
 
-class Pool(Generic[LinkT]):
-    """All connected agents. ``watch`` callbacks run after every change of agents or slots.
+class Pool(Watched, Generic[LinkT]):
+    """All connected agents; tells of every change of agents or slots.
 
     ``listener`` is told how agents change. Drained agents get no new requests; that is kept
     by id, so that an agent that dials again stays drained.
@@ -99,12 +99,12 @@ class Pool(Generic[LinkT]):
     def __init__(
         self, slots: SlotTable | None = None, listener: PoolListener | None = None
     ) -> None:
+        super().__init__()
         self._slots = slots if slots is not None else SlotTable()
         self._listener = listener
         self._drained: set[str] = set()
         self._by_id: dict[str, Agent[LinkT]] = {}
         self._by_row: dict[int, Agent[LinkT]] = {}
-        self._watchers: list[Callable[[], object]] = []
 
     # --- agents --------------------------------------------------------------------------------
 
@@ -217,15 +217,7 @@ class Pool(Generic[LinkT]):
         """Slots of all agents that are ready to serve."""
         return self._slots.limit_total
 
-    # --- watching ------------------------------------------------------------------------------
-
-    def watch(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` after every change, synchronously: it must be quick and not raise."""
-        self._watchers.append(callback)
-
-    def unwatch(self, callback: Callable[[], object]) -> None:
-        """Undo :meth:`watch`."""
-        self._watchers.remove(callback)
+    # --- for people ----------------------------------------------------------------------------
 
     def snapshot(self) -> AgentsSnapshot:
         """What the management service shows."""
@@ -256,7 +248,3 @@ class Pool(Generic[LinkT]):
 
     def _limit_of(self, agent_id: str, status: AgentStatus) -> int:
         return 0 if agent_id in self._drained else status.slots_total
-
-    def _changed(self) -> None:
-        for callback in tuple(self._watchers):
-            callback()

@@ -5,12 +5,12 @@ whose agent was lost before its first token returns to where its arrival puts it
 """
 
 import asyncio
-from collections.abc import Callable
 from enum import Enum
 from typing import Generic, TypeAlias
 
 from paddler.balancer.policy import Admission, admit
 from paddler.balancer.pool import Lease, LinkT, Pool
+from paddler.balancer.watched import Watched
 
 
 class Refusal(Enum):
@@ -35,13 +35,14 @@ class Ticket:
 Place: TypeAlias = asyncio.Future[Lease[LinkT] | Refusal]
 
 
-class Waitline(Generic[LinkT]):
-    """Hands free slots of ``pool`` to those who wait. Counts everybody who waits for one.
+class Waitline(Watched, Generic[LinkT]):
+    """Hands free slots of ``pool`` to those who wait; tells when :attr:`waiting` changes.
 
     ``limit``: requests that may wait. ``timeout_s``: longest stay.
     """
 
     def __init__(self, pool: Pool[LinkT], *, limit: int, timeout_s: float) -> None:
+        super().__init__()
         self._pool = pool
         self._limit = limit
         self._timeout_s = timeout_s
@@ -49,21 +50,12 @@ class Waitline(Generic[LinkT]):
         self._tickets = 0
         self._is_serving = False
         self._is_stopped = False
-        self._watchers: list[Callable[[], object]] = []
         pool.watch(self._serve)
 
     @property
     def waiting(self) -> int:
         """Requests that wait right now."""
         return len(self._places)
-
-    def watch(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` after every change of :attr:`waiting`."""
-        self._watchers.append(callback)
-
-    def unwatch(self, callback: Callable[[], object]) -> None:
-        """Undo :meth:`watch`."""
-        self._watchers.remove(callback)
 
     def take_ticket(self) -> "Ticket":
         """A place in the order of arrival; one for the whole life of a request."""
@@ -141,7 +133,3 @@ class Waitline(Generic[LinkT]):
     def _answer(self, place: Place[LinkT], answer: Lease[LinkT] | Refusal) -> None:
         if not place.done():
             place.set_result(answer)
-
-    def _changed(self) -> None:
-        for callback in tuple(self._watchers):
-            callback()

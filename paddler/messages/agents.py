@@ -19,20 +19,20 @@ def agent_label(name: str | None) -> str:
     return f'agent "{name}"' if name is not None else "unnamed agent"
 
 
-class ModelPath(Struct, frozen=True):
+class ModelPath(Struct, frozen=True, order=True):
     """The model an issue is about: a path, an address, or ``repo/revision/file``."""
 
     model_path: str
 
 
-class HubLock(Struct, frozen=True):
+class HubLock(Struct, frozen=True, order=True):
     """A lock of the Hub cache that somebody else holds."""
 
     lock_path: str
     model_path: ModelPath
 
 
-class TemplateError(Struct, frozen=True):
+class TemplateError(Struct, frozen=True, order=True):
     """A chat template that does not compile, and why."""
 
     error: str
@@ -40,7 +40,7 @@ class TemplateError(Struct, frozen=True):
     template_content: str
 
 
-class SlotError(Struct, frozen=True):
+class SlotError(Struct, frozen=True, order=True):
     """A slot that could not be made, and why."""
 
     error: str

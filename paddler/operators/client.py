@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from paddler.config import Address, join_address
 from paddler.errors import StartError
+from paddler.operators.text import printable
 
 TIMEOUT_S: Final = 10.0
 """For a connection, and between two pieces of a short answer: whoever is slower hangs."""
@@ -84,11 +85,14 @@ class Client:
     def _wait_back(self) -> None:
         while True:
             time.sleep(DIAL_AGAIN_S)
-            with contextlib.suppress(BalancerGone), self._open("GET", "/health"):
-                return
+            try:
+                with self._open("GET", "/health", timeout_s=TIMEOUT_S):
+                    return
+            except BalancerGone:
+                pass
 
     def _request(self, method: str, path: str, document: Any = None) -> Any:
-        with self._open(method, path, document) as response:
+        with self._open(method, path, document, timeout_s=TIMEOUT_S) as response:
             body = response.read()
         return self._decode(body) if body else None
 
@@ -113,7 +117,7 @@ class Client:
         document: Any = None,
         *,
         headers: Mapping[str, str] | None = None,
-        timeout_s: float | None = TIMEOUT_S,
+        timeout_s: float | None,
     ) -> Iterator[http.client.HTTPResponse]:
         """An answer whose body is yet to come. ``timeout_s``: between two pieces of it."""
         address = self._address
@@ -180,4 +184,6 @@ def _reason(error: Exception) -> str:
         return os.strerror(error.errno)
     if isinstance(error, TimeoutError):
         return "it does not answer"
-    return str(error) or type(error).__name__
+    if isinstance(error, http.client.IncompleteRead):
+        return "its answer broke off"
+    return printable(str(error).strip()) or type(error).__name__

@@ -10,22 +10,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from paddler.errors import ConfigError, StartError
 from paddler.operators.client import Client
+from paddler.operators.issues import PASSING, describe_issue
 from paddler.operators.model_names import print_model
-from paddler.operators.status import ADVICE, fetch
+from paddler.operators.status import fetch
 from paddler.operators.text import printable
 
 STATE: Final = "/api/v1/balancer_desired_state"
 LOOK_EVERY_S: Final = 0.5
-
-# What goes away by itself: whoever waits for a model waits on.
-PASSING: Final = frozenset(
-    {
-        "CacheCannotAcquireLock",
-        "DownloadInterrupted",
-        "HuggingFaceCannotAcquireLock",
-        "ModelCacheIsCorrupted",
-    }
-)
 
 
 def show_model(management: Client, *, as_json: bool) -> int:
@@ -140,10 +131,7 @@ class Bars:
 
 def _refuse_issues(agent: dict[str, Any]) -> None:
     for issue in agent["issues"]:
-        ((variant, detail),) = issue.items()
-        if variant not in PASSING:
+        if PASSING.isdisjoint(issue):
+            text, advice = describe_issue(issue)
             name = printable(agent["name"] or agent["id"])
-            raise StartError(
-                f"{name}: {variant}: {json.dumps(detail)}"
-                + (f"; {ADVICE[variant]}" if variant in ADVICE else "")
-            )
+            raise StartError(f"{name}: {text}" + (f"; {advice}" if advice else ""))

@@ -18,6 +18,8 @@ def parse_model(text: str) -> Any:
     """A model reference of the desired state; :class:`ConfigError` if ``text`` is none."""
     if text.lower() == "none":
         return "None"
+    if not text.isprintable():  # nor are bytes that are no UTF-8, as the shell passes them on
+        raise ConfigError(f"{text!r}: expected printable characters")
     if text.startswith("hf:"):
         found = _HUB.fullmatch(text)
         if found is None:

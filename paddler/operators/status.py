@@ -1,8 +1,10 @@
 """``paddler status``: the fleet as a table, once or live, or as JSON."""
 
 import json
+import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -12,34 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from paddler.operators.client import BalancerGone, Client
+from paddler.operators.issues import describe_issue
 from paddler.operators.model_names import print_model
 from paddler.operators.text import printable
 
 REFRESH_S: Final = 1.0
-
-# What operators can do about an issue; the variants are those of the management service.
-ADVICE: Final = {
-    "CacheCannotAcquireLock": "another process on this machine downloads the file: it waits",
-    "CacheDirectoryIsNotWritable": "give the agent a writable PADDLER_CACHE_DIR",
-    "CacheStorageIsFull": "free space on the agent's cache disk",
-    "ChatTemplateDoesNotCompile": "correct the chat template, or stop overriding the model's",
-    "DownloadInterrupted": "the download broke off: it goes on by itself",
-    "DownloadServerDeniedAccess": "check the address and its access rights",
-    "DownloadServerErrored": "the server failed: it is tried again",
-    "DownloadServerIsUnreachable": "check the agent's network and proxies",
-    "DownloadServerRejectedRequest": "check the address",
-    "DownloadUrlIsMalformed": "correct the address",
-    "HuggingFaceCannotAcquireLock": "another process on this machine downloads the file: it waits",
-    "HuggingFaceModelDoesNotExist": "check repository, file and revision",
-    "HuggingFacePermissions": "set HF_TOKEN on the agent to a token that may read it",
-    "ModelCacheIsCorrupted": "the cached file was damaged: it is downloaded anew",
-    "ModelCannotBeLoaded": "see the agent's log: the file may be damaged, or of an unknown kind",
-    "ModelDoesNotExistAtUrl": "check the address",
-    "ModelFileDoesNotExist": "put the file there on the agent's machine, or correct the path",
-    "MultimodalProjectionCannotBeLoaded": "check that the projection fits the model",
-    "SlotCannotStart": "fewer --slots, or a smaller context_size",
-    "UnableToFindChatTemplate": "set a chat template override: the model has none",
-}
+PIPED_WIDTH: Final = 1000
+"""Whoever reads from a pipe wants an agent a line, however long."""
 
 
 def show_status(management: Client, *, as_json: bool, watch: bool) -> int:
@@ -97,6 +78,8 @@ class Output(Console):
 
     def __init__(self) -> None:
         super().__init__(highlight=False)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = PIPED_WIDTH
 
     def on_broken_pipe(self) -> None:
         """Leave it to the command line, as for every other command."""
@@ -130,7 +113,7 @@ def render(status: dict[str, Any], *, issues_first: bool = False) -> RenderableT
         )
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("AGENT", "SLOTS", "STATUS", "MODEL", "DOING"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "SLOTS")
     issues: list[Text] = []
     for agent in agents:
         about = details.get(agent["id"], {})
@@ -141,7 +124,7 @@ def render(status: dict[str, Any], *, issues_first: bool = False) -> RenderableT
             printable((agent["model_path"] or "-").rpartition("/")[2]),
             _activity(agent, about.get("details") or {}),
         )
-        issues += [_issue(agent, issue) for issue in agent["issues"]]
+        issues += _issues(agent)
     parts: list[RenderableType] = [table, Text(), *issues] if issues else [table]
     if issues_first and issues:
         parts = [*issues, Text(), table]
@@ -183,17 +166,14 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
-def _issue(agent: dict[str, Any], issue: dict[str, Any]) -> Text:
-    ((variant, detail),) = issue.items()
-    what = detail.get("error") or _path(detail)
-    advice = ADVICE.get(variant)
-    return Text.assemble(
-        ("! ", "red"),
-        f"{_name(agent)}: {variant}: {printable(what)}",
-        (f"; {advice}" if advice else "", "dim"),
-    )
-
-
-def _path(detail: dict[str, Any]) -> str:
-    path = detail.get("model_path")
-    return _path(path) if isinstance(path, dict) else str(path)
+def _issues(agent: dict[str, Any]) -> list[Text]:
+    """A line for each thing that is wrong; each slot may have the same, and there may be many."""
+    counts = Counter(describe_issue(issue) for issue in agent["issues"])
+    return [
+        Text.assemble(
+            ("! ", "red"),
+            f"{_name(agent)}: {text}" + (f" ({count} times)" if count > 1 else ""),
+            (f"; {advice}" if advice else "", "dim"),
+        )
+        for (text, advice), count in counts.items()
+    ]

@@ -8,6 +8,7 @@ from paddler.agent.details import DetailsReporter, engine_version, resident_byte
 from paddler.messages import worker as wire
 from paddler.messages.agents import AgentDetails
 from paddler.messages.state import ApplicableState, fingerprint
+from tests.agent.test_reconcile import NO_MODEL
 
 READY = wire.Ready(slots=2, context_size=512, devices=["CPU: x"], notes=["slow"])
 
@@ -71,6 +72,21 @@ def test_what_changes_is_told_soon() -> None:
         assert (told.devices, told.notes, told.context_size) == (("CPU: x",), ("slow",), 512)
         stage.reporter.on_worker_gone()
         assert (await stage.report()).worker_restarts == 1
+
+    played(test)
+
+
+def test_a_state_is_told_when_it_is_wanted_and_when_it_runs() -> None:
+    async def test(stage: Stage) -> None:
+        first = await stage.report()
+        assert (first.wanted_state, first.applied_state) == (None, None)
+        stage.wanted = NO_MODEL
+        stage.reporter.on_states()
+        wanted = await stage.report()
+        assert (wanted.wanted_state, wanted.applied_state) == (fingerprint(NO_MODEL), None)
+        stage.is_applied = True
+        stage.reporter.on_states()
+        assert (await stage.report()).applied_state == fingerprint(NO_MODEL)
 
     played(test)
 

@@ -62,6 +62,7 @@ class Bench:
         self.supervisor = PlayedSupervisor()
         self.activity = ActivityBoard()
         self.phases: list[Phase] = []
+        self.applied: list[ApplicableState | None] = []
         self.activity.watch(lambda: self.phases.append(self.activity.now.phase))
         self.reconciler = Reconciler(
             self.board,
@@ -70,6 +71,7 @@ class Bench:
             self.supervisor,  # type: ignore[arg-type]
             agent_label='agent "a"',
             threads=1,
+            on_applied=lambda: self.applied.append(self.reconciler.wanted),
             draw=lambda: 0.0,
         )
         self.model = folder / "model.gguf"
@@ -167,6 +169,32 @@ def test_the_same_state_again_changes_nothing(on_bench: OnBench) -> None:
         await bench.settle()
         assert len(bench.supervisor.loads) == 1
         assert len(bench.reports) == reports
+
+    on_bench(test)
+
+
+def test_a_state_is_applied_once_it_runs_and_not_before(on_bench: OnBench) -> None:
+    async def test(bench: Bench) -> None:
+        loading = asyncio.Event()
+        bench.supervisor.script = [loading]
+        bench.want()
+        await bench.until(lambda: bool(bench.supervisor.loads))
+        assert not bench.reconciler.is_applied
+        loading.set()
+        await bench.until_serving()
+        assert bench.reconciler.is_applied
+        assert bench.applied[-1] == state(bench.model)
+        other = bench.model.with_name("other.gguf")
+        bench.want(other)  # it is not there yet, so the old model serves on
+        await bench.until(lambda: bool(bench.status.issues))
+        assert not bench.reconciler.is_applied
+        bench.want()
+        await bench.until(lambda: bench.reconciler.is_applied)
+        assert len(bench.supervisor.loads) == 1
+        assert bench.applied[-1] == state(bench.model)
+        bench.reconciler.want(NO_MODEL, is_default=False)
+        await bench.until(lambda: bench.reconciler.is_applied)
+        assert (bench.applied[-1], bench.status.model_path) == (NO_MODEL, None)
 
     on_bench(test)
 

@@ -31,6 +31,13 @@ def test_issues_of_files_and_worker_stand_side_by_side_in_their_order() -> None:
     assert board.status.issues == ()
 
 
+def test_slots_stand_in_the_order_of_their_numbers() -> None:
+    board = StatusBoard(257)
+    slots = [AgentIssue(slot_cannot_start=SlotError("no room", n)) for n in range(257)]
+    board.change_issues("worker", tuple(reversed(slots)))
+    assert board.status.issues == tuple(slots)
+
+
 def test_issues_that_stay_are_told_once() -> None:
     board = StatusBoard(4)
     told: list[AgentStatus] = []

@@ -8,7 +8,7 @@ from paddler.balancer.chronicle import MAX_REFUSALS, Chronicle
 from paddler.balancer.journal import Event, Journal
 from paddler.balancer.pool import Pool
 from paddler.balancer.records import RequestOutcome
-from paddler.messages.agents import AgentDetails, AgentIssue, AgentStatus, ModelPath
+from paddler.messages.agents import AgentDetails, AgentIssue, AgentStatus, ModelPath, SlotError
 from paddler.messages.state import DEFAULT_DESIRED_STATE
 from tests.balancer.test_measures import record
 from tests.balancer.test_pool import Link
@@ -59,11 +59,21 @@ def test_an_issue_is_raised_and_cleared_once() -> None:
 
     (raised,) = stage.new(lambda: report(ISSUE))
     assert raised.kind == "issue_raised"
-    assert raised.detail == {"issue": {"ModelFileDoesNotExist": {"model_path": "/a"}}}
+    assert raised.detail == {"issue": {"ModelFileDoesNotExist": {"model_path": "/a"}}, "count": 1}
     assert stage.new(lambda: report(ISSUE)) == []
     (cleared,) = stage.new(report)
     assert cleared.kind == "issue_cleared"
     assert cleared.text == 'agent "gpu-1" is rid of the issue ModelFileDoesNotExist'
+
+
+def test_what_each_slot_suffers_from_is_one_event() -> None:
+    stage = Stage()
+    slots = [AgentIssue(slot_cannot_start=SlotError("no room", n)) for n in range(257)]
+    _, raised, other = stage.new(lambda: stage.join(issues=(*slots, ISSUE)))
+    assert raised.text == 'agent "gpu-1" has the issue SlotCannotStart, 257 times'
+    first = {"SlotCannotStart": {"error": "no room", "slot_index": 0}}
+    assert raised.detail == {"issue": first, "count": 257}
+    assert other.text == 'agent "gpu-1" has the issue ModelFileDoesNotExist'
 
 
 def test_what_an_agent_brings_along_is_written_down_too() -> None:

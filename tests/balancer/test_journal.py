@@ -1,4 +1,4 @@
-from paddler.balancer.journal import MAX_EVENTS, Journal
+from paddler.balancer.journal import MAX_EVENTS, MAX_TEXT_CHARACTERS, Journal
 
 
 def test_events_are_numbered_and_timed() -> None:
@@ -32,6 +32,21 @@ def test_the_oldest_events_are_forgotten() -> None:
         journal.add("agent_joined", str(number))
     events = journal.after(0)
     assert (len(events), events[0].id) == (MAX_EVENTS, first + 10)
+
+
+def test_a_megabyte_is_not_kept() -> None:
+    journal = Journal()
+    long = "x" * 1_000_000
+    detail = {"issue": {"Some": {"model_path": long}}, "list": [long], "short": "x", "number": 1}
+    event = journal.add("issue_raised", long, detail=detail)
+    clipped = "x" * (MAX_TEXT_CHARACTERS - 1) + "…"
+    assert event.text == clipped
+    assert event.detail == {
+        "issue": {"Some": {"model_path": clipped}},
+        "list": [clipped],
+        "short": "x",
+        "number": 1,
+    }
 
 
 def test_watchers_are_told_until_they_leave() -> None:

@@ -138,13 +138,18 @@ class Fleet:
         return self.balancer
 
     def start_agent(
-        self, name: str, slots: int, *flags: str, env: dict[str, str] | None = None
+        self,
+        name: str,
+        slots: int,
+        *flags: str,
+        env: dict[str, str] | None = None,
+        through: int | None = None,
     ) -> Process:
-        """``env``: what its environment has beside this one's."""
+        """``env``: what its environment has beside this one's; ``through``: a proxy's port."""
         agent = Process(
             [
                 "agent",
-                *("--management-addr", f"127.0.0.1:{self.management}"),
+                *("--management-addr", f"127.0.0.1:{through or self.management}"),
                 *("--slots", str(slots), "--name", name),
                 *flags,
             ],
@@ -162,11 +167,19 @@ class Fleet:
         except OSError:
             return False
 
-    def put_model(self, path: Path | str | None, **parameters: Any) -> None:
-        """Ask for a model with the default state's parameters, changed by ``parameters``."""
+    def put_model(
+        self, path: Path | str | None, *, chat_template: str | None = None, **parameters: Any
+    ) -> None:
+        """Ask for a model with the default state's parameters, changed by ``parameters``.
+
+        ``chat_template``: in place of the model's own.
+        """
         state = msgspec.to_builtins(DEFAULT_DESIRED_STATE)
         state["inference_parameters"] |= parameters
         state["model"] = "None" if path is None else {"LocalToAgent": str(path)}
+        if chat_template is not None:
+            state["chat_template_override"] = {"content": chat_template}
+            state["use_chat_template_override"] = True
         self.put_state(state)
 
     def put_state(self, state: dict[str, Any]) -> None:

@@ -32,6 +32,8 @@ def test_a_name_is_a_reference_and_back(text: str, reference: Any) -> None:
         ("hf:o/r", "expected hf:OWNER/REPO/FILE"),
         ("ftp://x/m.gguf", "expected hf:"),
         ("m.gguf", "must be absolute"),
+        ("/m\udcff.gguf", "printable"),
+        ("/m\x1b[2J.gguf", "printable"),
     ],
 )
 def test_what_names_no_model_is_refused(text: str, why: str) -> None:

@@ -110,7 +110,7 @@ class AgentSocket:
     def on_closed(self, code: int | None, reason: str) -> None:
         """The connection is gone."""
         self._link.on_lost()
-        why = reason or f"closed with code {code}"
+        why = self._link.end_reason or reason or f"closed with code {code}"
         agent = self._agent
         if agent is not None and self._pool.leave(agent, why, for_good=self._is_leaving):
             log.info("%s (%s) left: %s", agent.label, self._agent_id, why)

@@ -6,13 +6,14 @@ ready for more. It holds up nobody, and what is unsent to it stays bounded.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from paddler.balancer.history import History
 from paddler.balancer.journal import Journal
+from paddler.balancer.watched import Watched
 from paddler.net.connection import Exchange
 from paddler.proto import sse
 
@@ -24,16 +25,6 @@ PACE: Final = 4.0
 encode = msgspec.json.Encoder().encode
 
 
-class Watched(Protocol):
-    """Something that tells when it changes."""
-
-    def watch(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` after each change."""
-
-    def unwatch(self, callback: Callable[[], object]) -> None:
-        """Undo ``watch``."""
-
-
 class Feed(Protocol):
     """What a stream tells. ``cursor``: how far a subscriber has read."""
 
@@ -43,7 +34,7 @@ class Feed(Protocol):
         ...
 
     @property
-    def sources(self) -> Sequence[Watched]:
+    def source(self) -> Watched:
         """Where news comes from."""
         ...
 
@@ -61,7 +52,7 @@ class SnapshotFeed:
         self._encoded = b""
         self._encoded_version = -1
         self.pace_s = 0.0
-        self.sources: Sequence[Watched] = (source,)
+        self.source = source
         source.watch(self._on_change)
 
     def read(self, cursor: int) -> tuple[bytes, int]:
@@ -86,7 +77,7 @@ class JournalFeed:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self.sources: Sequence[Watched] = (journal,)
+        self.source = journal
 
     def read(self, cursor: int) -> tuple[bytes, int]:
         """The events since the one with this id."""
@@ -102,7 +93,7 @@ class HistoryFeed:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self.sources: Sequence[Watched] = (history,)
+        self.source = history
 
     def read(self, cursor: int) -> tuple[bytes, int]:
         """The samples since the ``cursor``-th."""
@@ -134,8 +125,7 @@ class LiveStreams:
 
         self._wakers.add(waker)
         exchange.flow.on_change(wake)
-        for source in feed.sources:
-            source.watch(wake)
+        feed.source.watch(wake)
         try:
             while not self._is_closed:
                 waker.clear()
@@ -149,8 +139,7 @@ class LiveStreams:
         finally:
             self._wakers.discard(waker)
             exchange.flow.forget(wake)
-            for source in feed.sources:
-                source.unwatch(wake)
+            feed.source.unwatch(wake)
 
     async def _wait(self, waker: asyncio.Event, exchange: Exchange) -> None:
         """Return when there may be news; meanwhile show that the stream is alive."""

@@ -26,8 +26,8 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8; escaping=values
 _NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_:]")
 
 
-class MetricsService:
-    """The metrics route. ``prefix`` opens every name, as it is."""
+class MetricsService(Collector):
+    """The metrics route. ``prefix`` opens every name, as it is, where names may be so."""
 
     def __init__(
         self,
@@ -37,29 +37,17 @@ class MetricsService:
         measures: Measures,
         connections: Callable[[], dict[str, int]],
     ) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        prefix = _NO_NAME.sub("_", prefix)  # a prefix for StatsD may have dots
-        self._registry.register(_FleetCollector(prefix, pool, waitline, measures, connections))
-
-    async def get_metrics(self, exchange: Exchange) -> Response:
-        """``GET /metrics``."""
-        return Response(200, generate_latest(self._registry), content_type=CONTENT_TYPE)
-
-
-class _FleetCollector(Collector):
-    def __init__(
-        self,
-        prefix: str,
-        pool: Pool,
-        waitline: Waitline[AgentLink],
-        measures: Measures,
-        connections: Callable[[], dict[str, int]],
-    ) -> None:
-        self._prefix = prefix
+        self._prefix = _NO_NAME.sub("_", prefix)  # one for StatsD may have dots
         self._pool = pool
         self._waitline = waitline
         self._measures = measures
         self._connections = connections
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    async def get_metrics(self, exchange: Exchange) -> Response:
+        """``GET /metrics``."""
+        return Response(200, generate_latest(self._registry), content_type=CONTENT_TYPE)
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as it is now."""

@@ -36,7 +36,7 @@ SAMPLE: Final = (
     {"role": "user", "content": "And of Italy?"},
 )
 
-_LINE: Final = re.compile(r"\bline (\d+)\b")
+_LINE: Final = re.compile(r"line (\d+): ")
 
 encode = msgspec.json.Encoder().encode
 decode_trial = msgspec.json.Decoder(TemplateTrial).decode
@@ -172,7 +172,7 @@ class OperationsService:
         except AskFailed as error:
             if error.status != 400:
                 raise ClientError(str(error), status=error.status, code=error.code) from error
-            line = _LINE.search(str(error))
+            line = _LINE.match(str(error))
             return json(
                 200,
                 encode(

@@ -1,5 +1,7 @@
 """The agent socket: who may join, and what is told to whom."""
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -33,6 +35,36 @@ def test_a_new_state_is_told_to_every_agent() -> None:
         await running.put_state(ASKED)
         for agent in agents:
             assert await agent.hear() == wire.SetState(running.balancer.state.applicable)
+
+    on_balancer(test)
+
+
+def test_a_fleet_that_comes_at_once_is_welcome_and_leaves_nothing() -> None:
+    async def test(running: Running) -> None:
+        names = [f"gpu-{number:03}" for number in range(300)]
+        agents = await asyncio.gather(*(Agent.join(running, name, name, 2) for name in names))
+        assert [agent["name"] for agent in await running.agents()] == names
+        assert running.balancer.pool.slots_total == 600
+        await running.put_state(ASKED)
+        for agent in agents:
+            assert isinstance(await agent.hear(), wire.SetState)
+            agent.leave()
+        while running.management_connections() > 0:
+            await asyncio.sleep(0)
+        assert (running.balancer.pool.slots_total, await running.agents()) == (0, [])
+
+    on_balancer(test)
+
+
+def test_two_agents_of_one_name_are_two() -> None:
+    async def test(running: Running) -> None:
+        for agent_id in ("id-1", "id-2"):
+            await Agent.join(running, agent_id, "gpu")
+        assert [(a["name"], a["id"]) for a in await running.agents()] == [
+            ("gpu", "id-1"),
+            ("gpu", "id-2"),
+        ]
+        assert running.balancer.pool.slots_total == 2
 
     on_balancer(test)
 

@@ -1,6 +1,7 @@
 """Metrics on a real balancer, read by Prometheus' own parser."""
 
 import asyncio
+import socket
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -51,6 +52,23 @@ def test_a_request_is_counted_and_timed() -> None:
         assert values["paddler_wait_seconds_bucket", "+Inf"] == 1
 
     on_balancer(test)
+
+
+def test_a_balancer_sends_its_gauges_at_once_where_it_is_told_to() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.setblocking(False)
+
+        async def test(running: Running) -> None:
+            loop = asyncio.get_running_loop()
+            assert [await loop.sock_recv(statsd, 1000) for _ in range(3)] == [
+                b"paddler.slots_processing:0|g",
+                b"paddler.slots_total:0|g",
+                b"paddler.requests_buffered:0|g",
+            ]
+
+        address = f"127.0.0.1:{statsd.getsockname()[1]}"
+        on_balancer(test, "--statsd-addr", address, "--statsd-prefix", "paddler")
 
 
 def test_the_prefix_opens_every_name() -> None:

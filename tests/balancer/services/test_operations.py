@@ -169,6 +169,8 @@ def test_a_disconnected_agent_may_come_back() -> None:
         assert await agent.closed() == (1012, "disconnected by an operator")
         await Agent.join(running)
         assert len(await running.agents()) == 1
+        texts = [event["text"] for event in await events(running)]
+        assert 'agent "gpu-1" left: disconnected by an operator' in texts
 
     on_balancer(test)
 
@@ -235,6 +237,7 @@ RENDER = "/api/v1/chat_template/render"
             wire.Answer(1, error="line 7: unexpected '}'"),
             {"text": None, "error": "line 7: unexpected '}'", "line": 7},
         ),
+        (wire.Answer(1, error="see line 7"), {"text": None, "error": "see line 7", "line": None}),
         (wire.Answer(1, error="no"), {"text": None, "error": "no", "line": None}),
     ],
 )
