@@ -107,7 +107,8 @@ def test_issues_are_told_in_words_with_what_to_do(page: Page, staged: StagedFlee
     page.open("/")
     page.find(row("id-1", "status"), "Stuck")
     page.find(".alerts li[data-alert=bad]", "1 agent cannot go on (stuck): gpu-1.")
-    page.find(".event-text", "The agent's machine has no file /m/none.gguf")
+    page.find(".event-text", "gpu-1: The agent's machine has no file /m/none.gguf")
+    page.find(".event-text", "asked for a/Tiny.gguf of me/tiny, main")
     page.click(row("id-1", "issues"), "2 issues")
     dialog = page.find("dialog[open]")
     assert "Issues of gpu-1" in dialog.text
