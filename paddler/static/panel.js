@@ -144,6 +144,8 @@ const CONNECTION_WORDS = {
   paused: "Paused",
 };
 let wasLost = false;
+/** @type {string | null} the balancer's version that this page came from */
+let ownVersion = null;
 /** @type {number | undefined} */
 let countdown;
 
@@ -155,6 +157,8 @@ function showFrame(state) {
   setAttribute(connection, "data-state", isLost ? "lost" : state.connection);
   setText(element("version"), state.version === null ? "" : `Paddler ${state.version}`);
   setHidden(element("lost-banner"), !isLost);
+  ownVersion ??= state.version;
+  setHidden(element("upgrade-banner"), state.version === ownVersion);
   element("page").classList.toggle("is-stale", isLost);
   // The balancer was lost before the page was there: browsers do not fetch a module twice.
   if (wasLost && state.connection === "open" && isPageMissing) location.reload();
@@ -200,6 +204,7 @@ function showTitle(state) {
 }
 
 element("retry").addEventListener("click", () => live.retryNow());
+element("reload").addEventListener("click", () => location.reload());
 document.addEventListener("click", onClick);
 window.addEventListener("popstate", onBack);
 live.subscribe(showFrame);

@@ -6,6 +6,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
+from paddler.balancer.services import panel_stream
 from paddler.messages.agents import AgentIssue, ModelPath, SlotError, TemplateError
 from tests.panel.browser import NARROW, WIDE, Page, clean_page
 from tests.panel.staged import StagedFleet
@@ -61,7 +62,7 @@ def test_a_lost_balancer_is_told_and_found_again(page: Page, staged: StagedFleet
     # What was known last is still there, but greyed.
     assert page.text(row("id-1", "name")) == "gpu-1"
     assert "is-stale" in str(page.find("main").get_attribute("class"))
-    assert page.violations("#lost-banner") == []
+    assert page.violations() == []
     page.wait(lambda: "Trying again in" in page.text("#lost-countdown"), "a countdown")
     staged.start()
     staged.join("id-2", "gpu-2")
@@ -81,6 +82,24 @@ def test_a_lost_balancer_is_found_again_by_itself(page: Page, staged: StagedFlee
     staged.start()
     page.find("#connection", "Connected")
     page.wait_gone("#lost-banner")
+    expect_lost_connections(page)
+
+
+def test_a_page_of_another_version_offers_the_new_one(
+    page: Page, staged: StagedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.open("/")
+    page.find("[data-part=agents-empty]")
+    assert not page.all("#upgrade-banner")
+    staged.stop()
+    monkeypatch.setattr(panel_stream, "__version__", "9.9.9")
+    staged.start()
+    page.find("#version", "9.9.9")
+    page.find("#upgrade-banner", "The balancer has another version now")
+    assert page.violations() == []
+    page.click("#reload")
+    page.wait_gone("#upgrade-banner")
+    page.find("[data-part=agents-empty]")
     expect_lost_connections(page)
 
 
