@@ -34,12 +34,18 @@ class PrefixCache:
         """Whether :meth:`take` may be called."""
         return bool(self._free)
 
-    def take(self, prompt: Sequence[int]) -> Taken:
+    def take(self, prompt: Sequence[int], *, afresh: bool = False) -> Taken:
         """Take the free slot with the longest common prefix; there must be a free one.
 
         A tie goes to a slot that holds nothing, then to the one unused for longest. The last
-        prompt token is never shared: it is decoded again, for its logits.
+        prompt token is never shared: it is decoded again, for its logits. ``afresh``: nothing
+        is shared, so that what is decoded does not depend on what was before.
         """
+        if afresh:
+            slot = next((slot for slot, held in self._free.items() if not held), None)
+            slot = next(iter(self._free)) if slot is None else slot
+            del self._free[slot]
+            return Taken(slot, 0)
         ranked = {slot: (self._usable(held, prompt), not held) for slot, held in self._free.items()}
         slot = max(ranked, key=ranked.__getitem__)  # the first of equals
         del self._free[slot]

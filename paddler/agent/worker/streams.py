@@ -86,6 +86,7 @@ class _Stream:
     __slots__ = (
         "answer",
         "cached_prompt_tokens",
+        "context_is_limit",
         "max_tokens",
         "prompt",
         "prompt_tokens",
@@ -100,11 +101,14 @@ class _Stream:
         sequence: BatchSequence,
         answer: Answer,
         max_tokens: int,
+        *,
+        context_is_limit: bool,
     ) -> None:
         self.stream_id = stream_id
         self.prompt = prompt
         self.sequence = sequence
         self.max_tokens = max_tokens
+        self.context_is_limit = context_is_limit
         self.prompt_tokens = len(prompt.tokens) - prompt.image_cells
         self.cached_prompt_tokens = sequence.decoded
         self.answer = answer
@@ -305,7 +309,10 @@ class Streams:
         return GeneratedTokenResult(sampler_error=text)
 
     def _admit(self, command: StartStream, tokenized: TokenizedPrompt, prompt: Prompt) -> None:
-        slot, shared = self._cache.take(tokenized.tokens)
+        # Cells that were decoded in batches of other sizes differ in their last bits, enough to
+        # turn a near tie: who gives a seed wants the same text again, the first time, too.
+        is_seeded = command.sampling.seed is not None
+        slot, shared = self._cache.take(tokenized.tokens, afresh=is_seeded)
         if not self._engine.keep(slot, shared):
             shared = 0
         try:
@@ -324,6 +331,7 @@ class Streams:
             BatchSequence(slot, list(tokenized.tokens), cached=shared, images=tokenized.images),
             self._prompts.begin_answer(prompt, delivery=command.delivery, is_scored=is_scored),
             prompt.max_tokens,
+            context_is_limit=command.delivery.context_is_limit,
         )
         self._running[slot] = stream
         self._write_row(stream)
@@ -344,7 +352,7 @@ class Streams:
             self._finish(stream, "length")
         elif stream.sequence.position >= self._engine.context_size:
             # One that remembers by a state fills no cells: it would go on for ever.
-            self._fail(stream, EVICTED)
+            self._evict(stream)
 
     def _score(self, slot: int) -> TokenScore | None:
         """How likely the token drawn last was, and which others might have been, if asked for."""
@@ -384,12 +392,23 @@ class Streams:
         self._tell(stream, [stream.answer.conclude(wrong)])
         self._outbox.finish(stream.stream_id, FrameKind.DONE, finished)
 
+    def _evict(self, stream: _Stream) -> None:
+        """End a stream for which the context has no room."""
+        if not (stream.context_is_limit and stream.answer.tokens):
+            self._fail(stream, EVICTED)
+            return
+        self._drop_cells(stream)
+        self._finish(stream, "length")
+
     def _fail(self, stream: _Stream, text: str) -> None:
         """End a stream with an error; what its cells hold is not relied on any more."""
         self._refuse_sampler(stream.stream_id, text)
+        self._drop_cells(stream)
+        self._leave(stream)
+
+    def _drop_cells(self, stream: _Stream) -> None:
         self._engine.keep(stream.slot, 0)
         stream.sequence.decoded = 0
-        self._leave(stream)
 
     def _leave(self, stream: _Stream) -> None:
         """Free the slot; its cells stay for a prompt that begins alike."""
@@ -478,7 +497,7 @@ class Streams:
             self._engine.context_size,
             longest.sequence.decoded,
         )
-        self._fail(longest, EVICTED)
+        self._evict(longest)
 
     def _fail_batch(self, streams: list[_Stream], outcome: DecodeOutcome) -> None:
         self._failed_steps += 1

@@ -46,6 +46,13 @@ def test_prompt_without_a_prefix_takes_the_slot_unused_for_longest() -> None:
     assert cache.take([9]) == Taken(1, 0)
 
 
+def test_prompt_that_starts_afresh_shares_nothing_and_spares_what_is_held() -> None:
+    cache = cache_holding([1, 2, 3], [], [4])
+    assert cache.take([1, 2, 3, 4], afresh=True) == Taken(1, 0)
+    assert cache.take([1, 2, 3, 4]) == Taken(0, 3)
+    assert cache.take([4, 5], afresh=True) == Taken(2, 0)
+
+
 def test_all_slots_taken_leaves_none_free() -> None:
     cache = PrefixCache(1)
     assert cache.has_free_slot

@@ -32,6 +32,7 @@ from paddler.messages.link import (
     Delivery,
     FrameKind,
     RawPromptJob,
+    Sampling,
     StartStream,
     StopStream,
     TextJob,
@@ -92,9 +93,24 @@ class Harness:
         else:
             take(work())
 
-    def start(self, stream_id: int, prompt: str, *, max_tokens: int = 100) -> None:
+    def start(
+        self,
+        stream_id: int,
+        prompt: str,
+        *,
+        max_tokens: int = 100,
+        seed: int | None = None,
+        delivery: Delivery | None = None,
+    ) -> None:
         request = ContinueFromRawPrompt(raw_prompt=prompt, max_tokens=max_tokens)
-        self.streams.start(StartStream(stream_id=stream_id, job=RawPromptJob(request)))
+        self.streams.start(
+            StartStream(
+                stream_id=stream_id,
+                job=RawPromptJob(request),
+                sampling=Sampling(seed=seed),
+                delivery=delivery or Delivery(),
+            )
+        )
 
     def show(self, stream_id: int, *parts: str, max_tokens: int = 100) -> None:
         """Start a conversation of one message; a part ``data:…`` is an image."""
@@ -311,6 +327,27 @@ def test_full_context_ends_the_longest_stream_and_others_go_on(harness: Harness)
     assert harness.engine.cells[1] == 0
 
 
+@engine(context_size=60, answers={"long prompt": b"x" * 100, "short": b"y" * 30})
+def test_full_context_is_a_limit_for_who_wants_that(harness: Harness) -> None:
+    harness.start(1, "short")
+    harness.start(2, "long prompt", delivery=Delivery(context_is_limit=True))
+    harness.finish()
+    answer = harness.answer(2)
+    assert answer.reason == "length"
+    assert answer.text == "x" * answer.usage.completion_tokens
+    assert (harness.answer(1).text, harness.answer(1).reason) == ("y" * 30, "stop")
+    assert harness.engine.cells[1] == 0
+
+
+@engine(context_size=20, n_batch=8, answers={"x": b"x" * 9})
+def test_a_prompt_that_finds_the_context_full_is_no_answer_at_its_limit(harness: Harness) -> None:
+    harness.start(1, "x")
+    harness.start(2, "y" * 20, delivery=Delivery(context_is_limit=True))
+    harness.finish()
+    assert harness.answer(1).text == "x" * 9
+    assert harness.answer(2).error == {"SamplerError": EVICTED}
+
+
 @engine(context_size=40, answers={"a": b"x" * 100})
 def test_lone_stream_that_outgrows_the_context_is_evicted(harness: Harness) -> None:
     harness.start(1, "a")
@@ -349,6 +386,16 @@ def test_repeated_prompt_decodes_its_last_token_again(harness: Harness) -> None:
         harness.finish()
     assert harness.answer(2).usage.cached_prompt_tokens == 3
     assert harness.answer(2).text == "same"
+
+
+def test_seeded_prompt_is_decoded_from_its_beginning_each_time(harness: Harness) -> None:
+    for stream_id in (1, 2):
+        harness.start(stream_id, "same", seed=7)
+        harness.finish()
+        assert harness.answer(stream_id).usage.cached_prompt_tokens == 0
+    harness.start(3, "same")  # What it left is of use to others.
+    harness.finish()
+    assert harness.answer(3).usage.cached_prompt_tokens == 3
 
 
 @engine(can_keep_part=False)
