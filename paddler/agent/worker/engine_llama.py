@@ -508,7 +508,7 @@ class LlamaEngine:
 
     def _logits(self, slot: int) -> Logits:
         """Those that the last batch left for the slot; llama.cpp's own, until the next batch."""
-        pointer = llama_cpp.llama_get_logits_ith(self._context, self._output_index[slot])
+        pointer: Any = llama_cpp.llama_get_logits_ith(self._context, self._output_index[slot])
         if not pointer:
             raise SamplingFailed("llama.cpp has no logits for it")
         numbers: Any = self._logits_type.from_address(ctypes.addressof(pointer.contents))
