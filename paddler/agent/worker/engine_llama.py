@@ -387,6 +387,14 @@ class LlamaEngine:
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return False
 
+    def share(self, source: int, slot: int, length: int) -> bool:
+        """Let a slot have the first cells of another; nothing is copied but who they are of."""
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        if not self.keeps_parts or not self._has_window(source, length):
+            return False
+        llama_cpp.llama_memory_seq_cp(self._memory, source, slot, 0, length)
+        return True
+
     def _has_window(self, slot: int, length: int) -> bool:
         """Whether a token behind ``length`` cells finds all that it looks back on.
 

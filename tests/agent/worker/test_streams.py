@@ -388,6 +388,85 @@ def test_repeated_prompt_decodes_its_last_token_again(harness: Harness) -> None:
     assert harness.answer(2).text == "same"
 
 
+PREAMBLE = "You are a helpful assistant, and short. "  # 40 tokens
+COMMON = engine(context_size=2000)
+
+
+@COMMON
+def test_a_running_answer_shares_its_prompt(harness: Harness) -> None:
+    harness.start(1, PREAMBLE + "a")
+    harness.step()
+    harness.start(2, PREAMBLE + "bc")
+    harness.finish()
+    assert harness.answer(2).usage.cached_prompt_tokens == 40
+    assert harness.answer(2).text == PREAMBLE + "bc"
+    assert harness.answer(1).text == PREAMBLE + "a"
+
+
+@engine(context_size=2000, n_batch=16)
+def test_prompts_that_come_at_once_decode_their_common_beginning_once(harness: Harness) -> None:
+    for stream_id in range(1, 5):
+        harness.start(stream_id, f"{PREAMBLE}{stream_id}")
+    harness.finish()
+    for stream_id in range(1, 5):
+        assert harness.answer(stream_id).text == f"{PREAMBLE}{stream_id}"
+    cached = [harness.answer(stream_id).usage.cached_prompt_tokens for stream_id in range(1, 5)]
+    assert cached == [0, 40, 40, 40]
+    prefill = [tokens for batch in harness.engine.batches for _, tokens in batch if tokens > 1]
+    assert sum(prefill) == 41
+
+
+@engine(context_size=2000, n_batch=16)
+@pytest.mark.parametrize("reason", ["ended", "cancelled"])
+def test_a_prompt_goes_on_alone_when_the_one_it_follows_is_gone(
+    harness: Harness, reason: str
+) -> None:
+    harness.start(1, PREAMBLE + "a", max_tokens=1)
+    harness.start(2, PREAMBLE + "b")
+    harness.step()
+    if reason == "cancelled":
+        harness.streams.stop(StopStream(1))
+    harness.finish()
+    assert harness.answer(1).reason == {"ended": "length"}.get(reason, reason)
+    assert harness.answer(2).text == PREAMBLE + "b"
+    cached = harness.answer(2).usage.cached_prompt_tokens
+    assert cached == {"ended": 40, "cancelled": 16}[reason]
+
+
+@engine(context_size=2000, n_batch=16)
+def test_a_prompt_that_follows_can_be_cancelled(harness: Harness) -> None:
+    harness.start(1, PREAMBLE + "a")
+    harness.start(2, PREAMBLE + "b")
+    harness.step()
+    harness.streams.stop(StopStream(2))
+    harness.finish()
+    assert harness.answer(2).reason == "cancelled"
+    assert harness.answer(1).text == PREAMBLE + "a"
+
+
+@engine(context_size=2000, n_batch=16, can_keep_part=False)
+def test_prompts_of_a_model_without_parts_share_nothing(harness: Harness) -> None:
+    for stream_id in (1, 2):
+        harness.start(stream_id, f"{PREAMBLE}{stream_id}")
+    harness.finish()
+    assert [harness.answer(one).usage.cached_prompt_tokens for one in (1, 2)] == [0, 0]
+
+
+@engine(context_size=60, slots=3)
+def test_shared_cells_count_once(harness: Harness) -> None:
+    for stream_id in (1, 2, 3):
+        harness.start(stream_id, PREAMBLE + str(stream_id), max_tokens=5)
+    harness.finish()
+    assert [harness.answer(one).reason for one in (1, 2, 3)] == ["length"] * 3
+
+
+def test_seeded_prompts_follow_nobody(harness: Harness) -> None:
+    for stream_id in (1, 2):
+        harness.start(stream_id, PREAMBLE + str(stream_id), seed=3)
+    harness.finish()
+    assert [harness.answer(one).usage.cached_prompt_tokens for one in (1, 2)] == [0, 0]
+
+
 def test_seeded_prompt_is_decoded_from_its_beginning_each_time(harness: Harness) -> None:
     for stream_id in (1, 2):
         harness.start(stream_id, "same", seed=7)
