@@ -557,18 +557,6 @@ def test_a_prompt_that_is_longer_than_the_context_is_told_as_openai_does(client:
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
 
 
-def test_an_answer_that_fills_the_context_is_cut_at_its_length(client: OpenAI) -> None:
-    long: Any = [{"role": "user", "content": "a b c d " * 1005}]
-    answer = client.chat.completions.create(
-        **GREEDY, messages=long, max_tokens=500, logit_bias={PARIS_ID: 100}
-    )
-    assert answer.choices[0].finish_reason == "length"
-    assert answer.choices[0].message.content
-    assert answer.usage is not None
-    assert 4090 < answer.usage.total_tokens <= 4097
-    assert answer.usage.completion_tokens < 500
-
-
 def test_a_body_beyond_the_limit_is_told_before_it_was_read(fleet: Fleet) -> None:
     url = f"http://127.0.0.1:{fleet.openai}/v1"
     large: Any = [{"role": "user", "content": "a" * (65 << 20)}]
