@@ -846,13 +846,14 @@ cdef class SlotTable:
         self.check_row(row)
         return load(&self.slot_limits[row])
 
-    def claim(self) -> int:
+    def claim(self, Py_ssize_t preferred=-1) -> int:
         """A lease on a slot of the least busy row, or 0 when no slot is free.
 
-        Ties go round: the search begins after the row that was chosen last. A lease is a
-        positive number that this table does not use again.
+        Ties go to the row ``preferred``, else round: the search begins after the row that was
+        chosen last by turns. A lease is a positive number that this table does not use again.
         """
         cdef Py_ssize_t row
+        cdef bint is_preferred
         cdef int16_t seen = INT16_MAX
         cdef uint32_t index
         cdef Lease* entry
@@ -864,9 +865,17 @@ cdef class SlotTable:
             )
             if seen == INT16_MAX:
                 return 0
+            is_preferred = (
+                0 <= preferred < self.used_rows[0]
+                and load(&self.busy_slots[preferred]) == seen
+                and seen < load(&self.slot_limits[preferred])
+            )
+            if is_preferred:
+                row = preferred
             if row >= 0 and swap(&self.busy_slots[row], seen, seen + 1):
                 break
-        self.cursor = row + 1
+        if not is_preferred:
+            self.cursor = row + 1
         index = self.first_free
         entry = &self.leases[index]
         self.first_free = entry.next_free

@@ -212,13 +212,16 @@ class SlotTable:
     def limit(self, row: int) -> int:
         return self._row(row).limit
 
-    def claim(self) -> int:
+    def claim(self, preferred: int = -1) -> int:
         free = [row for row, state in self._rows.items() if state.busy < state.limit]
         if not free:
             return 0
         chosen = min(free, key=lambda row: (self._rows[row].busy, row < self._cursor, row))
+        if preferred in free and self._rows[preferred].busy == self._rows[chosen].busy:
+            chosen = preferred
+        else:
+            self._cursor = chosen + 1
         self._rows[chosen].busy += 1
-        self._cursor = chosen + 1
         lease = next(self._numbers)
         self._leases[lease] = chosen
         return lease
