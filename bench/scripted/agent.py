@@ -86,7 +86,7 @@ class ScriptedAgent:
     async def run(self, dialling: asyncio.Semaphore) -> None:
         """Connect and stay connected, until cancelled. ``dialling`` bounds a fleet's rush."""
         backoff = Backoff(FIRST_RETRY_S, MAX_RETRY_S, self._dice.random)
-        while True:
+        while not self._is_leaving:
             try:
                 async with dialling:
                     connection = await self._connect()
@@ -95,6 +95,9 @@ class ScriptedAgent:
                 continue
             try:
                 await connection.wait_closed()
+            except asyncio.CancelledError:
+                connection.socket.abort("the agent ends")
+                raise
             finally:
                 self._forget_connection()
             if connection.refusal is not None:
