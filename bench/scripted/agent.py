@@ -78,7 +78,7 @@ class ScriptedAgent:
         self._connection: LinkConnection | None = None
         self._started_at = time.time()
         self._state: ApplicableState | None = None
-        self._is_leaving = False
+        self._leaving = asyncio.Event()
         self._welcomes = 0
         self._timers: list[asyncio.TimerHandle] = []
         self.joined = asyncio.Event()
@@ -86,7 +86,7 @@ class ScriptedAgent:
     async def run(self, dialling: asyncio.Semaphore) -> None:
         """Connect and stay connected, until cancelled. ``dialling`` bounds a fleet's rush."""
         backoff = Backoff(FIRST_RETRY_S, MAX_RETRY_S, self._dice.random)
-        while not self._is_leaving:
+        while not self._leaving.is_set():
             try:
                 async with dialling:
                     connection = await self._connect()
@@ -102,7 +102,7 @@ class ScriptedAgent:
                 self._forget_connection()
             if connection.refusal is not None:
                 raise PaddlerError(f"the balancer refuses this agent: {connection.refusal}")
-            if self._is_leaving:
+            if self._leaving.is_set():
                 return
             if connection.is_welcome:
                 backoff.reset()
@@ -111,7 +111,7 @@ class ScriptedAgent:
 
     def leave(self) -> None:
         """Say goodbye and close; :meth:`run` ends with the connection."""
-        self._is_leaving = True
+        self._leaving.set()
         if (connection := self._connection) is not None:
             connection.send(wire.Goodbye())
             connection.socket.close(CLOSE_GOING_AWAY, "the agent stops")
