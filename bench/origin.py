@@ -21,6 +21,7 @@ from bench.scripted.script import Script
 from bench.scripted.tally import Tally
 from paddler._fastpath import head_end, parse_request_head
 from paddler.cli import EXIT_FAILURE, EXIT_OK, complain
+from paddler.collection import collect_seldom
 from paddler.config import Address
 from paddler.errors import StartError
 from paddler.log import set_up_logging
@@ -164,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stamp", action="store_true")
     arguments = parser.parse_args(argv)
     set_up_logging(os.environ, default="warn")
+    collect_seldom()
     script = Script(
         slots=1,
         tokens_per_s=arguments.rate,

@@ -16,6 +16,7 @@ from bench.descriptors import allow_many_sockets
 from bench.scripted.fleet import ScriptedFleet
 from bench.scripted.script import Script
 from paddler.cli import EXIT_FAILURE, EXIT_OK, complain, ungrouped
+from paddler.collection import collect_seldom
 from paddler.config import MAX_SLOTS
 from paddler.errors import PaddlerError
 from paddler.log import set_up_logging
@@ -173,6 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.stall + arguments.drop + arguments.garbage > 1:
         parser.error("--stall, --drop and --garbage: expected chances that add up to 1 at most")
     set_up_logging(os.environ, default="error")
+    collect_seldom()
     try:
         allow_many_sockets(arguments.agents)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -50,10 +50,15 @@ def _compare_delay(findings: Findings, *, is_quick: bool) -> None:
 def measure_scale(findings: Findings, *, is_quick: bool) -> None:
     """1,000 agents of 8 slots, every slot with a stream of 10 tokens a second."""
     agents, window_s = (250, 6.0) if is_quick else (1000, 15.0)
+    for rate in (10,) if is_quick else (2, 5, 10):
+        _measure_scale(findings, agents, rate, window_s)
+
+
+def _measure_scale(findings: Findings, agents: int, rate: int, window_s: float) -> None:
     streams = agents * SLOTS
-    group = f"scale, {agents:,} agents, {streams:,} streams at 10 tokens/s"
+    group = f"scale, {agents:,} agents, {streams:,} streams at {rate} tokens/s"
     cpu_us, report = _through(
-        OURS, streams=streams, rate=10, window_s=window_s, warmup_s=8.0, ramp_s=5.0
+        OURS, streams=streams, rate=rate, window_s=window_s, warmup_s=12.0, ramp_s=6.0
     )
     gap = report.between_tokens
     lost = report.failed + streams - report.cut - report.finished
@@ -63,7 +68,7 @@ def measure_scale(findings: Findings, *, is_quick: bool) -> None:
 
     tell("processor time", "µs/token", cpu_us, 8.0)
     tell("streams lost", "streams", float(lost), 0.0)
-    tell("tokens/s of those wanted", "%", 100 * report.tokens_per_s / (streams * 10))
+    tell("tokens/s of those wanted", "%", 100 * report.tokens_per_s / (streams * rate))
     tell("between tokens, p99", "ms", gap.p99_ms)
     tell("between tokens, longest", "ms", gap.max_ms, 1000.0)
 

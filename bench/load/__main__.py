@@ -22,6 +22,7 @@ from bench.load.plan import Api, Mix, Plan, Target
 from bench.load.report import Report, print_report, report_of
 from bench.load.run import Run
 from paddler.cli import EXIT_FAILURE, EXIT_OK, complain
+from paddler.collection import collect_seldom
 from paddler.errors import ConfigError, StartError
 from paddler.log import set_up_logging
 from paddler.signals import StopSignals
@@ -110,6 +111,13 @@ def build_parser() -> flags.Parser:
         "--timeout", metavar="S", type=flags.positive, default=120.0, help="(default: 120)"
     )
     pace.add_argument("--seed", metavar="N", type=int, help="of all that is drawn (default: new)")
+    pace.add_argument(
+        "--tick-ms",
+        metavar="MS",
+        type=flags.amount,
+        default=0.0,
+        help="look at what has come only so often: cheaper, and less exact (off)",
+    )
     told = parser.add_argument_group("report")
     told.add_argument("--stamps", action="store_true", help="tokens tell their time: measure age")
     told.add_argument("--json", metavar="FILE", type=Path, help="as JSON; - is standard output")
@@ -185,6 +193,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         drain_s=arguments.drain,
         timeout_s=arguments.timeout,
         are_stamped=arguments.stamps,
+        tick_s=arguments.tick_ms / 1000,
         seed=arguments.seed,
     )
 
@@ -226,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     set_up_logging(os.environ, default="warn")
+    collect_seldom()
     try:
         plan = plan_of(arguments)
         if plan.arrivals_per_s is None:
