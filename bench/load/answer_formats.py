@@ -58,6 +58,35 @@ NATIVE_EMBEDDINGS: Final = AnswerFormat(
 )
 
 
+def _spaced(form: AnswerFormat) -> AnswerFormat:
+    """The same, of servers that write JSON with a blank after each colon."""
+    return msgspec.structs.replace(
+        form,
+        token=form.token.replace(b'":', b'": '),
+        no_text=form.no_text.replace(b'":', b'": '),
+        error=form.error.replace(b'":', b'": '),
+    )
+
+
+def _with_crlf(form: AnswerFormat) -> AnswerFormat:
+    """The same, of servers whose lines end with CRLF."""
+    return msgspec.structs.replace(form, separator=form.separator.replace(b"\n", b"\r\n"))
+
+
+_SPACED: Final = {form: _spaced(form) for form in (CHAT, COMPLETIONS)}
+_CRLF: Final = {form: _with_crlf(form) for form in (*_SPACED, *_SPACED.values())}
+
+
+def variant_of(form: AnswerFormat, sample: bytes) -> AnswerFormat:
+    """How the server that sent ``sample`` writes what is ``form`` otherwise."""
+    spaced = _SPACED.get(form)
+    if spaced is not None and (spaced.token in sample or spaced.error in sample):
+        form = spaced
+    if b"\r\n\r\n" in sample:
+        form = _CRLF.get(form, form)
+    return form
+
+
 def format_of(api: Api, *, is_streamed: bool) -> AnswerFormat | None:
     """How answers come; ``None``: as one document."""
     match api:

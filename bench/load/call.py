@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from bench.load.answer_formats import AnswerFormat, error_kind, usage_tokens
+from bench.load.answer_formats import AnswerFormat, error_kind, usage_tokens, variant_of
 from bench.load.bodies import Asked
 from bench.load.read_buffer import BUFFER
 
@@ -95,6 +95,9 @@ class Call:
             self._kept += BUFFER[start:end]
         if (form := self._format) is None:
             return
+        if not self.tokens:
+            sample = self._rest + bytes(BUFFER[start:end])
+            form = self._format = variant_of(form, sample)
         if self._rest or not BUFFER.endswith(form.separator, start, end):
             self._on_broken(BUFFER[start:end], form)
             return

@@ -66,6 +66,22 @@ def test_a_run_counts_events_that_chunks_break_in_two() -> None:
     on_loop(test)
 
 
+@pytest.mark.parametrize(
+    ("plain", "written"), [(b"\n", b"\r\n"), (b'":', b'": '), (b'"content":', b'"content": ')]
+)
+def test_a_run_counts_tokens_of_servers_that_write_them_otherwise(
+    plain: bytes, written: bytes
+) -> None:
+    events = [event.replace(plain, written) for event in (token(b""), *[token()] * 3, DONE)]
+
+    async def test() -> None:
+        async with serving(stream(*events)) as (port, _):
+            found = await measured(port, requests=2)
+        assert (found.finished, found.failed, found.tokens) == (2, 0, 6)
+
+    on_loop(test)
+
+
 def test_an_open_loop_counts_from_when_requests_should_have_begun() -> None:
     slow = whole(b'{"usage":{"completion_tokens":1}}')
     answer: list[Piece] = [0.05, *slow]
@@ -114,12 +130,16 @@ def test_a_closed_loop_keeps_as_many_streams_as_it_is_told() -> None:
             stream(token(), b'data: {"error":{"message":"no","code":"agent_lost"}}\n\n', DONE),
             "in the stream: agent_lost",
         ),
+        (
+            stream(b'data: {"error": {"message": "no", "code": 500}}\r\n\r\n', DONE),
+            "in the stream: 500",
+        ),
         (stream(token()), "the answer ended early"),
         ([HEAD, chunk(token()), b""], "connection lost"),
         ([b""], "connection lost"),
         ([HEAD, b"no size\r\n"], "not HTTP: invalid literal for int() with base 16: b'no size'"),
     ],
-    ids=["refused", "told", "early", "cut", "silent", "rubbish"],
+    ids=["refused", "told", "told otherwise", "early", "cut", "silent", "rubbish"],
 )
 def test_errors_are_counted_by_kind(pieces: Sequence[Piece], kind: str) -> None:
     async def test() -> None:
