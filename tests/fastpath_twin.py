@@ -140,6 +140,34 @@ def apply_mask(data: Buffer, key: int, phase: int = 0) -> None:
         view[i] ^= key_bytes[(i + phase) % 4]
 
 
+def unmask_messages(
+    data: Buffer, *, expect_masked: bool, max_payload_bytes: int
+) -> tuple[list[tuple[int, int, int]], int]:
+    view = borrow(data)
+    if max_payload_bytes < 0:
+        raise ValueError("max_payload_bytes")
+    if view.readonly and expect_masked:
+        raise BufferError("read-only")
+    messages, at = [], 0
+    while True:
+        try:
+            header = parse_frame_header(
+                view, at, expect_masked=expect_masked, max_payload_bytes=max_payload_bytes
+            )
+        except RemoteProtocolError:
+            break
+        if header is None:
+            break
+        opcode, fin, start, payload_bytes, key = header
+        if opcode not in (1, 2) or not fin or start + payload_bytes > len(view):
+            break
+        at = start + payload_bytes
+        if expect_masked:
+            apply_mask(view[start:at], key)
+        messages.append((opcode, start, at))
+    return messages, at
+
+
 def encode_frame(opcode: int, payload: Buffer, mask_key: int = -1, fin: bool = True) -> bytes:
     body = bytearray(borrow(payload))
     if opcode not in OPCODES or (opcode >= 8 and (not fin or len(body) > 125)):

@@ -34,6 +34,7 @@ from paddler.balancer.services.operations import OperationsService
 from paddler.balancer.services.panel import PanelService
 from paddler.balancer.statsd import report_gauges
 from paddler.balancer.waitline import Waitline
+from paddler.collection import collect_seldom
 from paddler.config import Address, BalancerConfig, join_address
 from paddler.errors import StartError
 from paddler.net.cors import Cors
@@ -64,6 +65,7 @@ def run(config: BalancerConfig) -> int:
 async def serve_until_stopped(config: BalancerConfig) -> None:
     """Serve until the process is told to stop, then drain."""
     async with StopSignals() as signals, Balancer(config).running() as balancer:
+        collect_seldom()
         await signals.wait()
         log.info("stopping: running answers have %d ms to finish", config.drain_timeout_ms)
         await signals.unless_again(balancer.drain())

@@ -5,8 +5,7 @@ Tokens do not pass here: from the link's read to the client's write they stay in
 """
 
 import asyncio
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from paddler._fastpath import Sink
@@ -105,8 +104,11 @@ class Dispatcher:
         ticket = self._waitline.take_ticket(lambda: self._preferred(blocks))
         lost: Lost | None = None
         while True:
-            with course.waiting():
+            course.begin_wait()
+            try:
                 lease = await self._waitline.wait_slot(ticket)
+            finally:
+                course.end_wait()
             if isinstance(lease, Refusal):
                 if lost is not None and lease is not Refusal.STOPPING:
                     return Failure(502, lost.reason)  # no other agent took over
@@ -149,25 +151,33 @@ class Dispatcher:
 class _Course:
     """What is noted of a request while it runs."""
 
-    __slots__ = ("_began_at", "_loop", "_route", "_sink", "_waited_s", "failovers", "first_at")
+    __slots__ = (
+        "_began_at",
+        "_loop",
+        "_route",
+        "_sink",
+        "_waited_s",
+        "_waits_since",
+        "failovers",
+        "first_at",
+    )
 
     def __init__(self, route: str, now: float) -> None:
         self._route = route
-        self._began_at = now
+        self._began_at = self._waits_since = now
         self._loop = asyncio.get_running_loop()
         self._waited_s = 0.0
         self._sink: Sink | None = None
         self.first_at: float | None = None
         self.failovers = 0
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Waiting for a slot takes place within the block."""
-        began_at = self._loop.time()
-        try:
-            yield
-        finally:
-            self._waited_s += self._loop.time() - began_at
+    def begin_wait(self) -> None:
+        """Waiting for a slot begins."""
+        self._waits_since = self._loop.time()
+
+    def end_wait(self) -> None:
+        """It ends, with or without a slot."""
+        self._waited_s += self._loop.time() - self._waits_since
 
     def on_stream(self, stream: Stream, sink: Sink) -> None:
         """An agent has ended its part, or was told to."""
