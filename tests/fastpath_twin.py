@@ -470,7 +470,7 @@ class SeenTokens:
             numbers[token] = logit
         self._before.clear()
 
-    def _numbers(self, logits: Buffer) -> memoryview:
+    def _numbers(self, logits: Buffer) -> "memoryview[float]":
         view = memoryview(logits)
         if view.readonly:
             raise BufferError("read-only")
