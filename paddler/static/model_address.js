@@ -2,10 +2,7 @@
 // Model references as people type and read them. Nothing is normalised: what is a path or an
 // address on the wire is shown, and sent, letter by letter.
 
-/** @typedef {{HuggingFace: {filename: string, repo_id: string, revision: string}}} HubReference */
-/** @typedef {{Url: {url: string}}} UrlReference */
-/** @typedef {{LocalToAgent: string}} LocalReference */
-/** @typedef {"None" | HubReference | UrlReference | LocalReference} ModelReference */
+/** @typedef {import("./wire.js").ModelReference} ModelReference */
 /** @typedef {"none" | "hub" | "url" | "local"} SourceKind */
 /**
  * What the form holds: a kind and the fields of every kind, so that switching loses nothing.

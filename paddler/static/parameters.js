@@ -1,6 +1,8 @@
 // @ts-check
 // The inference parameters: what each is called, does and may be, and how its field is read.
 
+import { KV_CACHE_DTYPES, POOLING_TYPES } from "./wire.js";
+
 /** @typedef {import("./wire.js").InferenceParameters} InferenceParameters */
 /** @typedef {keyof InferenceParameters} ParameterKey */
 /** @typedef {number | boolean | string} ParameterValue */
@@ -24,11 +26,6 @@ const U32_MAX = 2 ** 32 - 1;
 const I32_MAX = 2 ** 31 - 1;
 const F32_MAX = 3.4028235e38;
 const F32_MIN_NORMAL = 1.1754944e-38;
-
-export const CACHE_TYPES = Object.freeze([
-  "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "IQ4_NL", "Q5_0", "Q5_1",
-]);
-export const POOLING_TYPES = Object.freeze(["Unspecified", "None", "Mean", "Cls", "Last", "Rank"]);
 
 /** Groups in the order of the page. */
 export const GROUPS = Object.freeze([
@@ -56,13 +53,13 @@ export const PARAMETERS = Object.freeze([
   },
   {
     key: "k_cache_dtype", label: "Type of cached keys", group: "memory", kind: "choice",
-    choices: CACHE_TYPES, standard: "Q8_0",
+    choices: KV_CACHE_DTYPES, standard: "Q8_0",
     help: "How precisely the context's keys are kept. F16 is twice the memory of Q8_0; the 4-bit " +
       "types are half of it, and some models answer noticeably worse with them.",
   },
   {
     key: "v_cache_dtype", label: "Type of cached values", group: "memory", kind: "choice",
-    choices: CACHE_TYPES, standard: "Q8_0",
+    choices: KV_CACHE_DTYPES, standard: "Q8_0",
     help: "The same for the context's values, which suffer less from few bits than keys do.",
   },
   {

@@ -1,7 +1,7 @@
 // @ts-check
 // Small models that are known to work, with what their makers recommend where they say so.
 
-/** @typedef {import("./model_address.js").ModelReference} ModelReference */
+/** @typedef {import("./wire.js").ModelReference} ModelReference */
 /** @typedef {import("./wire.js").InferenceParameters} InferenceParameters */
 /**
  * @typedef {object} Preset

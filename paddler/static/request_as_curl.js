@@ -1,6 +1,8 @@
 // @ts-check
 // A request as a command line that a POSIX shell runs to the letter.
 
+import { isLoopback, reachableAddress } from "./configuration.js";
+
 /**
  * A text as one word of a POSIX shell. Within single quotes nothing has a meaning but the
  * closing quote.
@@ -32,24 +34,17 @@ export function requestAsCurl(address, body) {
 }
 
 /**
- * Where a program outside the browser sends what the page sends to its own origin.
- * @param {string} openaiAddress the listener's address as it was typed, empty if it is off
- * @param {{hostname: string, origin: string, protocol: string}} location of the page
+ * Where a program outside the browser sends what the page sends to its own origin: the OpenAI
+ * listener, unless that is off or out of reach from where the browser is.
+ * @param {string} openaiAddress as it was typed, empty if it is off
+ * @param {{hostname: string, origin: string}} location of the page
  * @param {string} path behind `/v1`
  */
 export function outsideAddress(openaiAddress, location, path) {
-  if (openaiAddress === "") return `${location.origin}/api/openai/v1${path}`;
   const cut = openaiAddress.lastIndexOf(":");
   const host = openaiAddress.slice(0, cut);
-  const port = openaiAddress.slice(cut + 1);
-  return `http://${isReachable(host) ? host : location.hostname}:${port}/v1${path}`;
-}
-
-/**
- * Whether a host that a listener was given names its machine for others, too.
- * @param {string} host
- */
-function isReachable(host) {
-  return !["", "0.0.0.0", "[::]", "[::0]", "localhost", "[::1]"].includes(host) &&
-    !host.startsWith("127.");
+  if (openaiAddress === "" || (isLoopback(host) && !isLoopback(location.hostname))) {
+    return `${location.origin}/api/openai/v1${path}`;
+  }
+  return `http://${reachableAddress(openaiAddress, location.hostname).address}/v1${path}`;
 }

@@ -40,16 +40,19 @@ for (const shell of ["sh", "bash"]) {
   });
 }
 
-test("the address is one that others reach, as far as it can be told", () => {
-  const location = { hostname: "lb.example", origin: "https://lb.example:8062", protocol: "https:" };
-  for (const [address, expected] of [
-    ["", "https://lb.example:8062/api/openai/v1/chat/completions"],
-    ["10.0.0.1:8070", "http://10.0.0.1:8070/v1/chat/completions"],
-    ["0.0.0.0:8070", "http://lb.example:8070/v1/chat/completions"],
-    ["127.0.0.1:8070", "http://lb.example:8070/v1/chat/completions"],
-    ["[::]:8070", "http://lb.example:8070/v1/chat/completions"],
-    ["[fe80::1]:8070", "http://[fe80::1]:8070/v1/chat/completions"],
-    ["gpu:8070", "http://gpu:8070/v1/chat/completions"],
+test("the address is one that the browser's machine reaches, as far as it can be told", () => {
+  const remote = { hostname: "lb.example", origin: "https://lb.example:8062" };
+  const local = { hostname: "localhost", origin: "http://localhost:8062" };
+  const own = "https://lb.example:8062/api/openai/v1/chat/completions";
+  for (const [address, location, expected] of [
+    ["", remote, own],
+    ["127.0.0.1:8070", remote, own],
+    ["127.0.0.1:8070", local, "http://127.0.0.1:8070/v1/chat/completions"],
+    ["10.0.0.1:8070", remote, "http://10.0.0.1:8070/v1/chat/completions"],
+    ["0.0.0.0:8070", remote, "http://lb.example:8070/v1/chat/completions"],
+    ["[::]:8070", remote, "http://lb.example:8070/v1/chat/completions"],
+    ["[fe80::1]:8070", remote, "http://[fe80::1]:8070/v1/chat/completions"],
+    ["gpu:8070", remote, "http://gpu:8070/v1/chat/completions"],
   ]) {
     assert.equal(outsideAddress(address, location, "/chat/completions"), expected);
   }
