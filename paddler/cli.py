@@ -247,6 +247,15 @@ def add_balancer(roles: "Roles[Parser]") -> None:
         const=config.DEFAULT_PANEL_ADDR,
         help="web admin panel (off; without a value: %(const)s)",
     )
+    listeners.add_argument(
+        "--web-admin-panel-allowed-host",
+        metavar="NAME",
+        action="append",
+        type=checked(config.parse_host_name),
+        default=[],
+        help="name by which browsers may open the panel, such as panel.example.com, beside IP "
+        "addresses, local names and this machine's own; * for any; repeatable",
+    )
     requests = role.add_argument_group("requests")
     requests.add_argument(
         "--max-buffered-requests",
@@ -524,6 +533,7 @@ def balancer_config(arguments: argparse.Namespace) -> BalancerConfig:
         ),
         inference_origins=frozenset(arguments.inference_cors_allowed_host),
         management_origins=frozenset(arguments.management_cors_allowed_host),
+        panel_hosts=frozenset(arguments.web_admin_panel_allowed_host),
         state_database=arguments.state_database,
         statsd=Statsd(
             address=resolve_optional("--statsd-addr", arguments.statsd_addr),

@@ -54,6 +54,8 @@ class BalancerConfig(msgspec.Struct, frozen=True, kw_only=True):
     buffering: Buffering
     inference_origins: frozenset[str]
     management_origins: frozenset[str]
+    panel_hosts: frozenset[str]
+    """Names that the panel answers to beside its own; ``*``: any."""
     state_database: str
     statsd: Statsd
     max_body_bytes: int
@@ -88,6 +90,16 @@ def split_address(text: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """``host:port``, or ``[v6]:port``."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_host_name(text: str) -> str:
+    """A host name alone, in lower case, or ``*``."""
+    if text != "*" and not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", text):
+        raise ConfigError(
+            f"{text!r}: expected a host name without scheme and port, for example "
+            "panel.example.com, or * for any"
+        )
+    return text.lower().removesuffix(".")
 
 
 def parse_duration_ms(text: str) -> int:

@@ -30,10 +30,12 @@ from paddler.balancer.services.metrics import MetricsService
 from paddler.balancer.services.openai.errors import render_error
 from paddler.balancer.services.openai.service import OpenAIService
 from paddler.balancer.services.operations import OperationsService
-from paddler.balancer.services.panel import PanelService
+from paddler.balancer.services.panel import SECURITY_HEADERS, PanelService, add_openai_routes
+from paddler.balancer.services.panel_guard import PanelGuard
+from paddler.balancer.services.panel_stream import PanelFeed, PanelStreamService
 from paddler.balancer.statsd import report_gauges
 from paddler.balancer.waitline import Waitline
-from paddler.config import Address, BalancerConfig, join_address
+from paddler.config import Address, BalancerConfig, join_address, split_address
 from paddler.errors import StartError
 from paddler.net.cors import Cors
 from paddler.net.http import HttpLimits, Router, Site
@@ -102,6 +104,9 @@ class Balancer:
         self._operations = OperationsService(
             self.pool, self.state, self.journal, self._history, self._chronicle, self._streams
         )
+        self._inference = InferenceService(self._dispatcher, self.state)
+        self._embeddings = EmbeddingService(self._dispatcher, self.pool, self.state)
+        self._openai = OpenAIService(self._dispatcher, self.pool, self.state)
         self._sockets = InferenceSocketService(
             self._dispatcher, self.state, max_message_bytes=config.max_body_bytes
         )
@@ -177,10 +182,10 @@ class Balancer:
         )
         inference_cors = Cors(config.inference_origins | panel_origins)
         inference = Router()
-        InferenceService(self._dispatcher, self.state).add_routes(inference)
+        self._inference.add_routes(inference)
         self._sockets.add_routes(inference)
         inference.add("GET", "/ready", readiness.get_ready)
-        EmbeddingService(self._dispatcher, self.pool, self.state).add_routes(inference)
+        self._embeddings.add_routes(inference)
         await self._open(
             "--inference-addr",
             config.inference,
@@ -193,7 +198,7 @@ class Balancer:
         )
         if config.openai is not None:
             router = Router()
-            OpenAIService(self._dispatcher, self.pool, self.state).add_routes(router)
+            self._openai.add_routes(router)
             router.add("GET", "/ready", readiness.get_ready)
             site = Site(
                 router=router,
@@ -203,10 +208,30 @@ class Balancer:
             )
             await self._open("--compat-openai-addr", config.openai, site)
         if config.panel is not None:
-            router = Router()
-            PanelService(config, self._management).add_routes(router)
-            await self._open("--web-admin-panel-addr", config.panel, Site(router=router))
+            await self._open("--web-admin-panel-addr", config.panel, self._panel_site(config.panel))
         log.info("paddler %s is ready", __version__)
+
+    def _panel_site(self, address: Address) -> Site:
+        """The pages, and all that they call, by the handlers of the other listeners."""
+        config = self._config
+        router = Router()
+        self._management.add_api_routes(router)
+        self._operations.add_routes(router)
+        self._inference.add_api_routes(router)
+        self._embeddings.add_routes(router)
+        add_openai_routes(router, self._openai)
+        feed = PanelFeed(self.pool, self._waitline, self.state, self.journal, self._history)
+        PanelStreamService(feed, self._streams).add_routes(router)
+        PanelService(config).add_routes(router)
+        guard = PanelGuard({split_address(address.text)[0].lower(), *config.panel_hosts})
+        guard.learn_own_names()
+        return Site(
+            router=router,
+            guard=guard,
+            headers=SECURITY_HEADERS,
+            max_body_bytes=config.max_body_bytes,
+            limits=HttpLimits(max_unsent_bytes=MAX_UNSENT_EMBEDDING_BYTES),
+        )
 
     async def _open(self, flag: str, address: Address, site: Site) -> Listener:
         try:

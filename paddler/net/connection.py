@@ -320,6 +320,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         head = self._head
         if self._open.is_stopping:
             self.keep_alive = False
+        fields += self._site.headers
         if self._site.cors is not None and head is not None:
             fields += self._site.cors.origin_fields(head.headers)
         if not self.keep_alive:
@@ -391,6 +392,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _route(self, head: RequestHead) -> Match | Response:
         site = self._site
+        if site.guard is not None and (answer := site.guard(head)) is not None:
+            return answer
         if site.cors is not None and Cors.is_preflight(head):
             refusal = site.cors.refusal(head.headers)
             return (

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from paddler.net.cors import Cors
-from paddler.proto.events import Fields, Headers
+from paddler.proto.events import Fields, Headers, RequestHead
 
 if TYPE_CHECKING:
     from paddler.net.connection import Exchange
@@ -92,6 +92,8 @@ class Router:
     def __init__(self) -> None:
         self._literal: dict[str, dict[str, _Route]] = {}
         self._patterns: dict[tuple[str, ...], dict[str, _Route]] = {}
+        self._rest: dict[str, _Route] = {}
+        self._rest_except = ""
 
     def add(
         self, method: str, pattern: str, handler: Handler, *, max_body_bytes: int | None = None
@@ -104,6 +106,11 @@ class Router:
         if method in methods:
             raise ValueError(f"{method} {pattern} has a handler already")
         methods[method] = _Route(handler, max_body_bytes)
+
+    def add_rest(self, method: str, handler: Handler, *, except_under: str) -> None:
+        """Let ``handler`` answer every path that nobody else does, but for those of a prefix."""
+        self._rest[method] = _Route(handler, None)
+        self._rest_except = except_under
 
     def resolve(self, method: str, path: str) -> Match | MethodNotAllowed | None:
         """Who answers; ``None`` for an unknown path."""
@@ -124,6 +131,8 @@ class Router:
             params = _match(pattern, segments)
             if params is not None:
                 return methods, params
+        if self._rest and not path.startswith(self._rest_except):
+            return self._rest, {}
         return None, {}
 
 
@@ -170,11 +179,19 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How long, and how much, input is thrown away so that a refused client reads why."""
 
 
+Guard = Callable[[RequestHead], Response | None]
+"""The refusal of a request that is not to be served; ``None``: it is."""
+
+
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """What one listener serves."""
 
     router: Router
     render_error: RenderError = render_plain_error
+    guard: Guard | None = None
+    """Asked about every head, before its path is looked at."""
+    headers: Fields = ()
+    """What every response carries."""
     cors: Cors | None = None
     """``None``: preflights are ordinary requests."""
     max_body_bytes: int = 67_108_864  # 64 MiB: images arrive within JSON

@@ -24,6 +24,10 @@ class InferenceService:
     def add_routes(self, router: Router) -> None:
         """Register everything this service answers."""
         router.add("GET", "/health", get_health)
+        self.add_api_routes(router)
+
+    def add_api_routes(self, router: Router) -> None:
+        """Register what lies under ``/api/``."""
         router.add("POST", "/api/v1/continue_from_raw_prompt", self.continue_from_raw_prompt)
         router.add(
             "POST",

@@ -45,6 +45,10 @@ class ManagementService:
     def add_routes(self, router: Router) -> None:
         """Register everything this service answers."""
         router.add("GET", "/health", get_health)
+        self.add_api_routes(router)
+
+    def add_api_routes(self, router: Router) -> None:
+        """Register what lies under ``/api/``."""
         router.add("GET", "/api/v1/agents", self.get_agents)
         router.add("GET", "/api/v1/agents/stream", self.stream_agents)
         router.add("GET", "/api/v1/buffered_requests", self.get_buffered_requests)

@@ -1,13 +1,18 @@
 """The web admin panel: its pages, and under ``/api/`` what they call, all from one origin."""
 
+import hashlib
 import html
 from importlib.resources import files
 from typing import Final
 
-from paddler.balancer.services.management import ManagementService
+import msgspec
+
+from paddler.balancer.services.openai.errors import render_error
+from paddler.balancer.services.openai.service import OpenAIService
 from paddler.config import BalancerConfig
+from paddler.errors import PaddlerError
 from paddler.net.connection import Exchange
-from paddler.net.http import Response, Router, text
+from paddler.net.http import Handler, Response, Router, text
 
 CONTENT_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -16,61 +21,103 @@ CONTENT_TYPES: Final = {
     ".svg": "image/svg+xml",
 }
 
-# The page runs its own files only, and nobody may frame it.
+# The page runs its own files only, talks to its own origin only, and nobody may frame it.
 SECURITY_HEADERS: Final = (
     (
         "content-security-policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
-    ("cache-control", "no-cache"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    (
+        "permissions-policy",
+        "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+    ),
 )
+"""What every response of the panel's listener carries."""
+
+OPENAI_PREFIX: Final = "/api/openai"
+
+
+class StaticFile(msgspec.Struct, frozen=True):
+    """A file of the page. ``etag`` changes with its content."""
+
+    content: bytes
+    content_type: str
+    etag: str
 
 
 class PanelService:
-    """Routes of the panel's listener. Files are read once, at start."""
+    """The pages. Files are read once, at start."""
 
-    def __init__(self, config: BalancerConfig, management: ManagementService) -> None:
-        self._management = management
+    def __init__(self, config: BalancerConfig) -> None:
         self._files = {
-            entry.name: entry.read_bytes()
+            entry.name: static_file(entry.name, entry.read_bytes())
             for entry in files("paddler").joinpath("static").iterdir()
             if suffix_of(entry.name) in CONTENT_TYPES
         }
-        self._page = fill_in_page(self._files["index.html"].decode(), config).encode()
+        page = fill_in_page(self._files["index.html"].content.decode(), config)
+        self._page = static_file("index.html", page.encode())
 
     def add_routes(self, router: Router) -> None:
-        """Register the pages and the calls they make."""
+        """Register the pages: the page itself shows what a path asks for."""
         router.add("GET", "/favicon.ico", self.get_icon)
         router.add("GET", "/static/{name}", self.get_file)
-        router.add("GET", "/api/v1/agents", self._management.get_agents)
-        router.add("GET", "/api/v1/buffered_requests", self._management.get_buffered_requests)
-        for path in ("/", "/{page}"):
-            router.add("GET", path, self.get_page)
+        router.add_rest("GET", self.get_page, except_under="/api/")
 
     async def get_page(self, exchange: Exchange) -> Response:
-        """The one page, which shows what the path asks for."""
-        return Response(
-            200, self._page, content_type=CONTENT_TYPES[".html"], headers=SECURITY_HEADERS
-        )
+        """The one page."""
+        return serve(self._page, exchange)
 
     async def get_icon(self, exchange: Exchange) -> Response:
         """The icon that browsers ask for."""
-        return self._serve("favicon.svg")
+        return serve(self._files["favicon.svg"], exchange)
 
     async def get_file(self, exchange: Exchange) -> Response:
         """A style sheet, module or image."""
-        return self._serve(exchange.request.params["name"])
+        file = self._files.get(exchange.request.params["name"])
+        return text(404, "File not found") if file is None else serve(file, exchange)
 
-    def _serve(self, name: str) -> Response:
-        content = self._files.get(name)
-        if content is None:
-            return text(404, "File not found")
-        return Response(
-            200, content, content_type=CONTENT_TYPES[suffix_of(name)], headers=SECURITY_HEADERS
-        )
+
+def serve(file: StaticFile, exchange: Exchange) -> Response:
+    """A file, or word that the browser has it already."""
+    headers = (("etag", file.etag), ("cache-control", "no-cache"))
+    if file.etag in exchange.request.headers.get("if-none-match", ""):
+        return Response(304, headers=headers)
+    return Response(200, file.content, content_type=file.content_type, headers=headers)
+
+
+def static_file(name: str, content: bytes) -> StaticFile:
+    """A file with what is told of it."""
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    return StaticFile(content, CONTENT_TYPES[suffix_of(name)], f'"{digest}"')
+
+
+def add_openai_routes(router: Router, service: OpenAIService) -> None:
+    """Register what the prompt page asks of the OpenAI-compatible service."""
+    for method, path, handler in (
+        ("POST", "/v1/chat/completions", service.create_chat_completion),
+        ("POST", "/v1/embeddings", service.create_embeddings),
+        ("GET", "/v1/models", service.list_models),
+    ):
+        router.add(method, OPENAI_PREFIX + path, with_openai_errors(handler))
+
+
+def with_openai_errors(handler: Handler) -> Handler:
+    """``handler`` with its errors in OpenAI's shape, as on that service's own listener."""
+
+    async def answer(exchange: Exchange) -> Response | None:
+        try:
+            return await handler(exchange)
+        except PaddlerError as error:
+            if exchange.is_started:
+                raise
+            return render_error(error.status, error.code, str(error), ())
+
+    return answer
 
 
 def suffix_of(name: str) -> str:
