@@ -1,11 +1,10 @@
 // @ts-check
 // The Model page: what all agents are to run, what a change of it would do, and how it goes.
 
-import { EFFECTS, changesBetween, effectOf, mergeStates } from "./changes.js";
-import { openDialog } from "./dialog.js";
+import { confirmChanges, showConflict } from "./change_dialogs.js";
+import { EFFECTS, changesBetween } from "./changes.js";
 import { announce, make, setHidden, setText } from "./dom.js";
 import { formatCount } from "./format.js";
-import { issueWords } from "./issues.js";
 import { isSameReference } from "./model_address.js";
 import { ParameterFields } from "./parameter_fields.js";
 import { PRESETS } from "./presets.js";
@@ -57,7 +56,54 @@ class ModelPage {
     this._metadataOf = "";
     /** @type {Record<string, string> | null} */
     this._metadata = null;
-    this._build(root);
+    this._isRollingOut = false;
+    const changed = () => this._showChanged();
+    this._status = make("p", { class: "page-status", role: "status", text: "Loading the desired state…" });
+    this._again = make("button", { type: "button", hidden: true, onClick: () => this._load() }, "Try again");
+    this._model = new SourceFields("model", "Model", {
+      hub: "Hugging Face Hub", url: "Web address", local: "File on the agents", none: "No model (unload)",
+    }, changed);
+    this._projection = new SourceFields("projection", "Multimodal projection, for models that see images", {
+      hub: "Hugging Face Hub", url: "Web address", local: "File on the agents", none: "None",
+    }, changed);
+    this._parameters = new ParameterFields(changed);
+    this._editor = new TemplateEditor(this._api, changed, () => this._readModelTemplate());
+    this._modelsTemplate = make("input", {
+      type: "radio", name: "template", id: "template-models", value: "models", onChange: changed,
+    });
+    this._ownTemplate = make("input", {
+      type: "radio", name: "template", id: "template-own", value: "own", onChange: changed,
+    });
+    this._elsewhere = make("div", { class: "notice", role: "status", hidden: true });
+    this._refusal = make("div", { class: "failure", role: "alert", tabindex: "-1" });
+    this._apply = make("button", { type: "submit", class: "primary" }, "Review and apply…");
+    this._discard = make(
+      "button", { type: "button", onClick: () => this._fill(this._base) }, "Discard changes",
+    );
+    this._count = make("span", { class: "hint", role: "status" });
+    this._form = make(
+      "form", { class: "model-form", novalidate: true, hidden: true },
+      this._presets(), this._model.element, this._projection.element, this._templateFields(),
+      make("h2", { text: "Inference parameters" }), this._parameters.element, this._refusal,
+      make("div", { class: "apply-bar" }, this._apply, this._discard, this._count),
+    );
+    this._form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this._submit();
+    });
+    this._rollout = new RolloutView();
+    this._undo = make(
+      "button", { type: "button", hidden: true, onClick: () => this._putBack() }, "Put the former state back…",
+    );
+    root.append(
+      make("h1", { text: "Model" }), this._status, this._again, this._elsewhere,
+      make(
+        "section", { class: "card", "aria-labelledby": "rollout-title" },
+        make("h2", { id: "rollout-title", text: "On the agents" }), this._rollout.element,
+        make("p", {}, this._undo),
+      ),
+      this._form,
+    );
     this._unsubscribe = live.subscribe((state) => this._onLive(state));
     /** @param {BeforeUnloadEvent} event */
     this._onBeforeUnload = (event) => {
@@ -82,51 +128,6 @@ class ModelPage {
 
   // --- the page ----------------------------------------------------------------------------
 
-  /** @param {HTMLElement} root */
-  _build(root) {
-    const changed = () => this._showChanged();
-    this._status = make("p", { class: "page-status", role: "status", text: "Loading the desired state…" });
-    this._again = make("button", { type: "button", hidden: true, onClick: () => this._load() }, "Try again");
-    this._model = new SourceFields("model", "Model", {
-      hub: "Hugging Face Hub", url: "Web address", local: "File on the agents", none: "No model (unload)",
-    }, changed);
-    this._projection = new SourceFields("projection", "Multimodal projection, for models that see images", {
-      hub: "Hugging Face Hub", url: "Web address", local: "File on the agents", none: "None",
-    }, changed);
-    this._parameters = new ParameterFields(changed);
-    this._editor = new TemplateEditor(this._api, changed, () => this._readModelTemplate());
-    this._elsewhere = make("div", { class: "notice", role: "status", hidden: true });
-    this._refusal = make("div", { class: "failure", role: "alert", tabindex: "-1" });
-    this._apply = make("button", { type: "submit", class: "primary" }, "Review and apply…");
-    this._discard = make(
-      "button", { type: "button", onClick: () => this._fill(this._base) }, "Discard changes",
-    );
-    this._count = make("span", { class: "hint", role: "status" });
-    this._form = make(
-      "form", { class: "model-form", novalidate: true, hidden: true },
-      this._presets(), this._model.element, this._projection.element, this._templateFields(),
-      make("h2", { text: "Inference parameters" }), this._parameters.element, this._refusal,
-      make("div", { class: "apply-bar" }, this._apply, this._discard, this._count),
-    );
-    this._form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this._submit();
-    });
-    this._rollout = new RolloutView(issueWords);
-    this._undo = make(
-      "button", { type: "button", hidden: true, onClick: () => this._putBack() }, "Put the former state back…",
-    );
-    root.append(
-      make("h1", { text: "Model" }), this._status, this._again, this._elsewhere,
-      make(
-        "section", { class: "card", "aria-labelledby": "rollout-title" },
-        make("h2", { id: "rollout-title", text: "On the agents" }), this._rollout.element,
-        make("p", {}, this._undo),
-      ),
-      this._form,
-    );
-  }
-
   _presets() {
     const select = make(
       "select", { id: "preset", "aria-describedby": "preset-about" },
@@ -149,17 +150,6 @@ class ModelPage {
   }
 
   _templateFields() {
-    /** @param {string} value @param {string} text */
-    const choice = (value, text) => {
-      const input = make("input", {
-        type: "radio", name: "template", id: `template-${value}`, value, onChange: () => this._showChanged(),
-      });
-      return { input, label: make("label", { for: input.id }, input, ` ${text}`) };
-    };
-    const models = choice("models", "The model's own (recommended)");
-    const own = choice("own", "My own");
-    this._ownTemplate = own.input;
-    this._modelsTemplate = models.input;
     return make(
       "fieldset", { class: "source", id: "template" }, make("legend", { text: "Chat template" }),
       make(
@@ -170,7 +160,12 @@ class ModelPage {
             "for chat fails to load. The text of an own one is kept while it is not used.",
         },
       ),
-      make("div", { class: "choices" }, models.label, own.label), this._editor.element,
+      make(
+        "div", { class: "choices" },
+        make("label", { for: "template-models" }, this._modelsTemplate, " The model's own (recommended)"),
+        make("label", { for: "template-own" }, this._ownTemplate, " My own"),
+      ),
+      this._editor.element,
     );
   }
 
@@ -286,7 +281,7 @@ class ModelPage {
         this._showConflict(this._base, state, current);
         return;
       }
-      if (await this._confirm(current, state)) await this._put(state);
+      if (await confirmChanges(current, state, this._live.state)) await this._put(state);
     } catch (error) {
       if (!this._api.isAbort(error)) this._refuse(this._api.messageOf(error));
     } finally {
@@ -316,7 +311,7 @@ class ModelPage {
     const stored = await this._api.getJson(PATHS.desiredState, this._aborter.signal).catch(() => state);
     if (!this._isMounted) return;
     this._take(stored);
-    this._applied = true;
+    this._isRollingOut = true;
     announce("Applied. The agents follow.");
     setText(this._status, "Applied. The agents follow, see below.");
     this._status.scrollIntoView({ block: "nearest" });
@@ -331,65 +326,19 @@ class ModelPage {
   }
 
   /**
-   * @param {DesiredState} from
-   * @param {DesiredState} to
-   * @returns {Promise<boolean>}
-   */
-  _confirm(from, to) {
-    return new Promise((resolve) => {
-      let agrees = false;
-      const busy = [...this._live.state.agents.values()].reduce((sum, one) => sum + one.slots_processing, 0);
-      const agents = formatCount(this._live.state.agents.size, "agent");
-      const effect = effectOf(from, to);
-      const apply = make("button", { type: "button", class: "primary", onClick: () => {
-        agrees = true;
-        dialog.close();
-      } }, "Apply");
-      const cancel = make("button", { type: "button", onClick: () => dialog.close() }, "Cancel");
-      const running = busy > 0 && effect !== "stored" && effect !== "nothing"
-        ? ` ${formatCount(busy, "request")} ${busy === 1 ? "runs" : "run"} right now.` : "";
-      const content = make(
-        "div", {}, changesTable(from, to),
-        make("p", { class: "effect", text: `${EFFECTS[effect]} It concerns ${agents}.${running}` }),
-        make("div", { class: "actions" }, cancel, apply),
-      );
-      const dialog = openDialog({
-        title: "Apply these changes?", content, className: "changes", onClose: () => resolve(agrees),
-      });
-      apply.focus();
-    });
-  }
-
-  /**
    * @param {DesiredState} base
    * @param {DesiredState} mine
    * @param {DesiredState} theirs
    */
   _showConflict(base, mine, theirs) {
-    const merged = mergeStates(base, mine, theirs);
-    const clash = merged.conflicts.length === 0
-      ? "Your changes touch other fields."
-      : `You both changed: ${merged.conflicts.join(", ")}. Keeping yours replaces theirs there.`;
-    const content = make(
-      "div", {}, make("p", { text: `${this._whoChanged()} Their changes:` }), changesTable(base, theirs),
-      make("p", { text: clash }),
-      make(
-        "div", { class: "actions" },
-        make("button", { type: "button", onClick: () => dialog.close() }, "Go on editing"),
-        make("button", { type: "button", onClick: () => {
-          dialog.close();
-          this._take(theirs);
-        } }, "Load theirs, drop mine"),
-        make("button", { type: "button", class: "primary", onClick: () => {
-          dialog.close();
-          this._take(theirs);
-          this._fill(merged.state);
-          announce("Your changes stand on top of theirs. Nothing is applied yet.");
-        } }, "Keep mine on top of theirs"),
-      ),
-    );
-    const dialog = openDialog({
-      title: "The state was changed meanwhile", content, className: "changes",
+    showConflict({
+      base, mine, theirs, who: this._whoChanged(),
+      onTheirs: () => this._take(theirs),
+      onMerged: (merged) => {
+        this._take(theirs);
+        this._fill(merged);
+        announce("Your changes stand on top of theirs. Nothing is applied yet.");
+      },
     });
   }
 
@@ -414,8 +363,8 @@ class ModelPage {
   _onLive(state) {
     const isDone = this._rollout.show(state);
     setHidden(this._undo, former === null);
-    if (this._applied && isDone) {
-      this._applied = false;
+    if (this._isRollingOut && isDone) {
+      this._isRollingOut = false;
       setText(this._status, "Applied: every agent runs it.");
     }
     const fingerprint = state.desired?.fingerprint ?? "";
@@ -447,7 +396,7 @@ class ModelPage {
   _whoChanged() {
     const events = this._live.state.events;
     const event = [...events].reverse().find(({ kind }) => kind === "state_changed");
-    const who = event?.detail?.peer ?? event?.detail?.by;
+    const who = event?.detail.by;
     return `Somebody else${typeof who === "string" ? ` (${who})` : ""} changed the state meanwhile.`;
   }
 
@@ -479,28 +428,4 @@ class ModelPage {
     }
     return null;
   }
-}
-
-/**
- * @param {DesiredState} from
- * @param {DesiredState} to
- */
-function changesTable(from, to) {
-  const rows = changesBetween(from, to).map((change) =>
-    make(
-      "tr", { "data-change": change.key }, make("th", { scope: "row", text: change.label }),
-      make("td", {}, make("del", { text: change.from })), make("td", {}, make("ins", { text: change.to })),
-    ),
-  );
-  return make(
-    "table", { class: "changes-table" },
-    make(
-      "thead", {},
-      make(
-        "tr", {}, make("th", { scope: "col", text: "What" }), make("th", { scope: "col", text: "From" }),
-        make("th", { scope: "col", text: "To" }),
-      ),
-    ),
-    make("tbody", {}, ...rows),
-  );
 }

@@ -7,7 +7,6 @@ import { progressOf, summaryOf } from "./rollout.js";
 /**
  * @typedef {import("./live.js").LiveState} LiveState
  * @typedef {import("./rollout.js").Progress} Progress
- * @typedef {(issue: import("./wire.js").AgentIssue) => {title: string, advice: string}} IssueWords
  * @typedef {object} Row
  * @property {HTMLElement} element
  * @property {HTMLElement} name
@@ -21,9 +20,7 @@ import { progressOf, summaryOf } from "./rollout.js";
 const MAX_ROWS = 30;
 
 export class RolloutView {
-  /** @param {IssueWords} issueWords */
-  constructor(issueWords) {
-    this._issueWords = issueWords;
+  constructor() {
     /** @type {Map<string, Row>} */
     this._rows = new Map();
     this._wasDone = true;
@@ -75,16 +72,17 @@ export class RolloutView {
     const key = JSON.stringify(progress.issues);
     if (key !== row.shownIssues) {
       row.shownIssues = key;
-      row.issues.replaceChildren(...progress.issues.map((issue) => this._issue(issue)));
+      row.issues.replaceChildren(...progress.issues.map((issue) => showIssue(issue)));
     }
     return row;
   }
+}
 
-  /** @param {import("./wire.js").AgentIssue} issue */
-  _issue(issue) {
-    const { title, advice } = this._issueWords(issue);
-    return make("li", {}, make("strong", { text: title }), ` ${advice}`);
-  }
+/** @param {import("./wire.js").AgentIssue} issue */
+function showIssue(issue) {
+  const [name, detail] = Object.entries(issue)[0] ?? ["", {}];
+  const words = name.replace(/([a-z])([A-Z])/g, (_, a, b) => `${a} ${b.toLowerCase()}`);
+  return make("li", {}, make("strong", { text: words }), ` ${JSON.stringify(detail)}`);
 }
 
 /** @param {Progress} progress */
