@@ -24,6 +24,7 @@
  * @property {string | null} finish
  * @property {Usage | null} usage
  * @property {string} error
+ * @property {number} status of HTTP, where it failed; 0: nothing came back
  * @property {number} askedAt milliseconds of the page's clock
  * @property {number | null} firstAt
  * @property {number | null} lastAt
@@ -35,7 +36,7 @@
  */
 export function newAnswer(now) {
   return {
-    state: "running", content: "", reasoning: "", calls: [], finish: null, usage: null, error: "",
+    state: "running", content: "", reasoning: "", calls: [], finish: null, usage: null, error: "", status: 200,
     askedAt: now, firstAt: null, lastAt: null,
   };
 }
@@ -74,10 +75,12 @@ export function addEvent(answer, data, now) {
 /**
  * @param {Answer} answer
  * @param {string} why
+ * @param {number} [status]
  */
-export function fail(answer, why) {
+export function fail(answer, why, status = 200) {
   answer.state = "failed";
   answer.error = why;
+  answer.status = status;
 }
 
 /**

@@ -123,18 +123,3 @@ const UNKNOWN = {
 export function failureWords(status, text) {
   return KNOWN.find(({ match }) => match(status, text))?.words ?? UNKNOWN;
 }
-
-/**
- * The text of an error's body: of the OpenAI service's JSON, or as it is.
- * @param {string} body
- */
-export function errorText(body) {
-  try {
-    const { error } = JSON.parse(body);
-    if (typeof error === "string") return error;
-    if (typeof error?.message === "string") return String(error.message);
-  } catch {
-    // Plain text is what the other services say.
-  }
-  return body.trim();
-}

@@ -120,7 +120,7 @@ export class ParameterFields {
       "button",
       {
         type: "button", class: "reset", onClick: () => this._reset([row]),
-        "aria-label": `Reset ${parameter.label} to ${describeValue(parameter.standard)}`,
+        "aria-label": `Reset to ${describeValue(parameter.standard)}: ${parameter.label}`,
       },
       `Reset to ${describeValue(parameter.standard)}`,
     );

@@ -37,7 +37,7 @@ export class SourceFields {
     /** @type {Record<string, HTMLInputElement>} */
     this._kinds = {};
     this._hint = make("p", { class: "hint", id: `${id}-hint`, role: "status" });
-    this._page = make("a", { target: "_blank", rel: "noopener noreferrer", text: "See it on the Hub" });
+    this._page = make("a", { target: "_blank", rel: "noopener noreferrer" });
     const choices = make("div", { class: "choices" });
     for (const kind of /** @type {const} */ (["hub", "url", "local", "none"])) {
       const input = make("input", {
@@ -147,7 +147,7 @@ export class SourceFields {
     setHidden(/** @type {HTMLElement} */ (this._page.parentElement ?? this._page), page === null);
     if (page !== null) {
       this._page.href = page;
-      this._page.setAttribute("aria-label", `See ${describeReference(referenceOf(fields))} on the Hub`);
+      setText(this._page, `See ${describeReference(referenceOf(fields))} on the Hub`);
     }
   }
 
