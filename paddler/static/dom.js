@@ -65,16 +65,21 @@ export function make(tag, options = {}, ...children) {
 }
 
 /**
- * Put `nodes` into `parent` in this order, moving only what is not in its place.
+ * Put `nodes` into `parent` in this order, moving only what is not in its place. What moves
+ * would lose the focus, so that is given back.
  * @param {Element} parent @param {readonly Element[]} nodes
  */
 export function arrange(parent, nodes) {
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
   const wanted = new Set(nodes);
   for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
   nodes.forEach((node, index) => {
     const there = parent.children[index];
     if (there !== node) parent.insertBefore(node, there ?? null);
   });
+  if (focused instanceof HTMLElement && focused.isConnected && document.activeElement !== focused) {
+    focused.focus({ preventScroll: true });
+  }
 }
 
 /** Say something to users of screen readers. @param {string} text */
