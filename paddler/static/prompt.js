@@ -84,7 +84,8 @@ class PromptPage {
       this._onSend();
     });
     this._clear = make("button", { type: "button", class: "small", onClick: () => this._onClear() }, "Clear");
-    this._chat = make("div", { class: "chat" }, this._settings.element, this._toolbar(), this._log, this._composer);
+    const talk = make("div", { class: "talk" }, this._toolbar(), this._log, this._composer);
+    this._chat = make("div", { class: "chat" }, talk, this._settings.element);
     this._chat.addEventListener("dragover", (event) => this._onDrag(event, true));
     this._chat.addEventListener("dragleave", (event) => this._onDrag(event, false));
     this._chat.addEventListener("drop", (event) => {

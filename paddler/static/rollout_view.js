@@ -2,6 +2,7 @@
 // The list of agents on their way to a state, and what stands in their way.
 
 import { announce, arrange, make, setAttribute, setHidden, setText } from "./dom.js";
+import { describeIssue } from "./issues.js";
 import { progressOf, summaryOf } from "./rollout.js";
 
 /**
@@ -80,9 +81,12 @@ export class RolloutView {
 
 /** @param {import("./wire.js").AgentIssue} issue */
 function showIssue(issue) {
-  const [name, detail] = Object.entries(issue)[0] ?? ["", {}];
-  const words = name.replace(/([a-z])([A-Z])/g, (_, a, b) => `${a} ${b.toLowerCase()}`);
-  return make("li", {}, make("strong", { text: words }), ` ${JSON.stringify(detail)}`);
+  const { title, paddler, you, more } = describeIssue(issue);
+  return make(
+    "li", {}, make("strong", { text: title }),
+    make("p", { text: `${paddler} ${you}` }),
+    more === null ? null : make("details", {}, make("summary", { text: more.label }), make("pre", { text: more.text })),
+  );
 }
 
 /** @param {Progress} progress */
