@@ -25,8 +25,9 @@
  * @property {boolean} thinks
  * @property {string} schema
  * @property {string} tools
+ * @property {boolean} mustCall
  */
-/** @typedef {keyof Settings} SettingKey */
+/** @typedef {Exclude<keyof Settings, "thinks" | "mustCall">} SettingKey those that hold text */
 /**
  * @typedef {object} NumberSetting
  * @property {"temperature" | "top_p" | "top_k" | "min_p" | "max_tokens" | "seed"} key
@@ -59,6 +60,7 @@ export function newSettings() {
   return {
     system: "", temperature: "", top_p: "", top_k: "", min_p: "", max_tokens: "", seed: "", stop: "",
     thinks: true, schema: "", tools: "",
+    mustCall: false,
   };
 }
 
@@ -92,6 +94,8 @@ export function chatRequest(settings, turns, model) {
   const tools = readTools(settings.tools);
   if (typeof tools === "string") problems.tools = tools;
   else if (tools !== null) body.tools = tools;
+  if (settings.mustCall && tools === null) problems.tools = "Without a tool there is none to be called.";
+  else if (settings.mustCall) body.tool_choice = "required";
   return Object.keys(problems).length > 0 ? { problems } : { body };
 }
 

@@ -11,7 +11,7 @@ import { MarkdownStream } from "./markdown.js";
  */
 
 // The page has headings of its own above those of an answer.
-const FIRST_HEADING = 3;
+const FIRST_HEADING = 4;
 
 export class MarkdownView {
   constructor() {
@@ -88,7 +88,7 @@ function showBlock(block) {
       return make("p", {}, ...block.children.map(showInline));
     case "heading": {
       const level = String(Math.min(block.level + FIRST_HEADING - 1, 6));
-      const tag = /** @type {"h3" | "h4" | "h5" | "h6"} */ (`h${level}`);
+      const tag = /** @type {"h4" | "h5" | "h6"} */ (`h${level}`);
       return make(tag, {}, ...block.children.map(showInline));
     }
     case "fence":

@@ -54,7 +54,7 @@ class PromptPage {
     this._wasRunning = conversation.running !== null;
     this._settings = new SettingsFields(conversation.settings, () => conversation.keep());
     this._images = new ImagePicker(conversation.images, () => this._showComposer());
-    this._log = make("div", { class: "log", role: "region", "aria-label": "Conversation" });
+    this._log = make("div", { class: "log", role: "region", "aria-labelledby": "log-title" });
     this._area = make("textarea", {
       id: "message", rows: 2, placeholder: "Ask something…", "aria-describedby": "message-keys",
       onInput: () => {
@@ -84,7 +84,10 @@ class PromptPage {
       this._onSend();
     });
     this._clear = make("button", { type: "button", class: "small", onClick: () => this._onClear() }, "Clear");
-    const talk = make("div", { class: "talk" }, this._toolbar(), this._log, this._composer);
+    const talk = make(
+      "div", { class: "talk" }, make("h2", { id: "log-title", class: "off-screen", text: "Conversation" }),
+      this._toolbar(), this._log, this._composer,
+    );
     this._chat = make("div", { class: "chat" }, talk, this._settings.element);
     this._chat.addEventListener("dragover", (event) => this._onDrag(event, true));
     this._chat.addEventListener("dragleave", (event) => this._onDrag(event, false));

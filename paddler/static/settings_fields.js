@@ -34,12 +34,6 @@ export class SettingsFields {
     /** @type {Map<SettingKey, HTMLInputElement | HTMLTextAreaElement>} */
     this._controls = new Map();
     this._summary = make("span", { class: "hint" });
-    const thinks = make("input", { type: "checkbox", id: "setting-thinks" });
-    thinks.checked = settings.thinks;
-    thinks.addEventListener("change", () => {
-      settings.thinks = thinks.checked;
-      this._changed();
-    });
     this._folded = make(
       "details", { class: "settings-more" }, make("summary", {}, "Sampling, schema and tools ", this._summary),
       make(
@@ -57,12 +51,13 @@ export class SettingsFields {
         "tools", "Tools (JSON)", "Functions that the model may call; you give back what they return.",
         make("textarea", { rows: 6, placeholder: TOOL_EXAMPLE }),
       ),
+      this._switch("mustCall", "The model must call a tool"),
     );
     this.element = make(
       "section", { class: "card settings", "aria-labelledby": "settings-title" },
       make("h2", { id: "settings-title", text: "How to ask" }),
       this._field("system", "System prompt", "", make("textarea", { rows: 2, placeholder: "You are a helpful assistant." })),
-      make("label", { for: "setting-thinks" }, thinks, " Let the model reason first, if it can"), this._folded,
+      this._switch("thinks", "Let the model reason first, if it can"), this._folded,
     );
     this._show();
   }
@@ -81,7 +76,21 @@ export class SettingsFields {
   }
 
   /**
-   * @param {Exclude<SettingKey, "thinks">} key
+   * @param {"thinks" | "mustCall"} key
+   * @param {string} label
+   */
+  _switch(key, label) {
+    const input = make("input", { type: "checkbox", id: `setting-${key}` });
+    input.checked = this._settings[key];
+    input.addEventListener("change", () => {
+      this._settings[key] = input.checked;
+      this._changed();
+    });
+    return make("label", { for: input.id }, input, ` ${label}`);
+  }
+
+  /**
+   * @param {SettingKey} key
    * @param {string} label
    * @param {string} help
    * @param {HTMLInputElement | HTMLTextAreaElement} control
