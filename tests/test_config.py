@@ -3,6 +3,7 @@ import pytest
 from paddler.config import (
     join_address,
     parse_duration_ms,
+    parse_host_name,
     parse_slots,
     parse_state_database,
     split_address,
@@ -108,3 +109,24 @@ def test_slots_are_counted_from_one() -> None:
 def test_what_is_no_number_of_slots_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="from 1 to 1024"):
         parse_slots(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("panel.example.com", "panel.example.com"),
+        ("Panel.Example.COM.", "panel.example.com"),
+        ("balancer", "balancer"),
+        ("*", "*"),
+    ],
+)
+def test_a_host_name_is_kept_in_lower_case(text: str, name: str) -> None:
+    assert parse_host_name(text) == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", "https://panel.example.com", "panel.example.com:443", "*.example.com", "a..b", "a b"]
+)
+def test_what_is_no_host_name_alone_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="without scheme and port"):
+        parse_host_name(text)

@@ -14,7 +14,7 @@ import { fileName, formatBytes, formatDuration } from "./format.js";
 /** @param {AgentSnapshot} agent @param {AgentFacts | undefined} facts @returns {Condition} */
 export function conditionOf(agent, facts) {
   if (facts?.is_silent) {
-    return { word: "Silent", level: "bad", hint: "It was not heard for 5 seconds: it hangs, or its connection is cut. After 10 it counts as gone." };
+    return { word: "Silent", level: "bad", hint: "It was not heard for 7 seconds: it hangs, or its connection is cut. After 10 it counts as gone." };
   }
   switch (agent.state_application_status) {
     case "AttemptedAndNotAppliable":

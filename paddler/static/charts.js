@@ -5,7 +5,7 @@
 // column never changes once it is over, and the picture moves without shimmering.
 
 import { clone, make, part, setAttribute, setText } from "./dom.js";
-import { formatMilliseconds, formatNumber, formatTime } from "./format.js";
+import { formatCount, formatMilliseconds, formatNumber, formatTime } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const COLUMN_S = 5;
@@ -53,7 +53,7 @@ const KINDS = [
       { name: "ready", measure: most((one) => one.slots_total), look: "line" },
     ],
     words: ([busy, ready]) => (busy === null ? "unknown" : `${busy} of ${ready} busy`),
-    axis: (top) => `${formatNumber(top)} slots`,
+    axis: (top) => formatCount(top, "slot"),
     least: 1,
   },
   {

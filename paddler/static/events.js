@@ -2,7 +2,8 @@
 // What happened to the fleet, newest first.
 
 import { announce, arrange, make, part, setHidden, setText } from "./dom.js";
-import { formatCount, formatDateTime, formatTime } from "./format.js";
+import { agentName, formatCount, formatDateTime, formatTime } from "./format.js";
+import { describeIssue } from "./issues.js";
 
 const MAX_SHOWN = 200;
 
@@ -63,7 +64,7 @@ export function mountEvents(root) {
     for (let index = events.length - 1; index >= 0 && shown.length < MAX_SHOWN; index -= 1) {
       const event = events[index];
       if (wanted && !wanted.includes(event.kind)) continue;
-      if (words && !event.text.toLowerCase().includes(words)) continue;
+      if (words && !eventText(event).toLowerCase().includes(words)) continue;
       shown.push(event);
     }
     const kept = new Set(shown.map((event) => event.id));
@@ -114,6 +115,15 @@ function makeItem(event) {
       text: isToday ? formatTime(event.at) : formatDateTime(event.at),
     }),
     make("span", { class: "event-kind", text: word }),
-    make("span", { class: "event-text", text: event.text }),
+    make("span", { class: "event-text", text: eventText(event) }),
   );
+}
+
+/** The balancer names issues as the wire does; here they are said in words. @param {FleetEvent} event */
+function eventText(event) {
+  const issue = /** @type {import("./wire.js").AgentIssue | undefined} */ (event.detail.issue);
+  if (issue === undefined || event.agent_id === null) return event.text;
+  const name = agentName({ id: event.agent_id, name: event.agent_name });
+  const count = Number(event.detail.count ?? 1);
+  return `${name}: ${describeIssue(issue).title}${count > 1 ? ` (${count} times)` : ""}`;
 }

@@ -67,3 +67,23 @@ def test_plain_errors_have_a_text_unless_the_path_is_unknown() -> None:
 def test_helpers_set_the_content_type() -> None:
     assert text(200, "\u00e9") == Response(200, b"\xc3\xa9", "text/plain; charset=utf-8")
     assert json(201, b"{}") == Response(201, b"{}", "application/json")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "found"),
+    [
+        ("GET", "/agents/all", Match(first, {}, None)),
+        ("GET", "/agents/a/b/c", Match(second, {}, None)),
+        ("GET", "/", Match(second, {}, None)),
+        ("POST", "/other", MethodNotAllowed("GET")),
+        ("PUT", "/agents/a", MethodNotAllowed("GET, POST")),
+        ("GET", "/api/other", None),
+        ("POST", "/api/", None),
+    ],
+)
+def test_the_rest_is_what_nobody_else_answers(
+    method: str, path: str, found: Match | MethodNotAllowed | None
+) -> None:
+    routes = router()
+    routes.add_rest("GET", second, except_under="/api/")
+    assert routes.resolve(method, path) == found

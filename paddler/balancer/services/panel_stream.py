@@ -33,8 +33,8 @@ STEP_INTERVAL_S: Final = 0.2
 PACE: Final = 10.0
 MAX_KEPT_STEPS: Final = 50
 MAX_KEPT_BYTES: Final = 1024 * 1024
-# Both ends ping every 3 s.
-SILENT_AFTER_S: Final = 5.0
+# Agents tell their details every 5 s at least, and are lost after 10 s.
+SILENT_AFTER_S: Final = 7.0
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

@@ -5,8 +5,17 @@ import json
 
 import pytest
 
-from paddler.balancer.services.panel import fill_in_page
-from tests.balancer.services.running import Running, config_of, on_balancer
+from paddler.balancer.app import Balancer
+from paddler.balancer.services.panel import SECURITY_HEADERS, fill_in_page
+from tests.balancer.services.running import (
+    DESIRED_STATE,
+    JSON_TYPE,
+    Running,
+    config_of,
+    on_balancer,
+)
+from tests.clients import scripted
+from tests.e2e.fleet import free_ports
 
 
 class Attributes(html.parser.HTMLParser):
@@ -52,7 +61,7 @@ def test_what_operators_typed_cannot_leave_its_attribute() -> None:
     assert dashboard("--statsd-prefix", text)["data-statsd-prefix"] == text
 
 
-@pytest.mark.parametrize("path", ["/", "/dashboard", "/model"])
+@pytest.mark.parametrize("path", ["/", "/dashboard", "/model", "/health", "/a/b/c"])
 def test_every_page_is_the_one_page(path: str) -> None:
     async def test(running: Running) -> None:
         answer = await running.get(running.panel, path)
@@ -96,11 +105,114 @@ def test_there_are_no_files_but_the_panels(name: str) -> None:
     on_balancer(test)
 
 
-def test_the_panel_answers_what_its_page_asks() -> None:
+def test_a_file_that_the_browser_has_is_not_sent_again() -> None:
     async def test(running: Running) -> None:
-        agents = await running.get(running.panel, "/api/v1/agents")
-        assert json.loads(agents.body) == {"agents": []}
-        waiting = await running.get(running.panel, "/api/v1/buffered_requests")
-        assert json.loads(waiting.body) == {"buffered_requests_current": 0}
+        for path in ("/", "/static/panel.js"):
+            first = await running.get(running.panel, path)
+            etag = first.headers.get("etag", "")
+            assert first.headers.get("cache-control") == "no-cache"
+            again = await running.get(running.panel, path, f"If-None-Match: {etag}\r\n")
+            assert (again.status, again.body) == (304, b"")
+            other = await running.get(running.panel, path, 'If-None-Match: "other"\r\n')
+            assert (other.status, other.body) == (200, first.body)
 
     on_balancer(test)
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/agents", "/api/nowhere", "/static/none.js"])
+def test_every_answer_says_what_browsers_may_do_with_it(path: str) -> None:
+    async def test(running: Running) -> None:
+        answer = await running.get(running.panel, path)
+        for name, value in SECURITY_HEADERS:
+            assert answer.headers.get_all(name) == [value]
+
+    on_balancer(test)
+
+
+def test_an_unknown_call_is_404_and_a_wrong_method_405() -> None:
+    async def test(running: Running) -> None:
+        assert (await running.get(running.panel, "/api/v1/nowhere")).status == 404
+        wrong = await running.ask(running.panel, "DELETE", DESIRED_STATE)
+        assert (wrong.status, wrong.headers.get("allow")) == (405, "GET, PUT")
+        page = await running.ask(running.panel, "POST", "/model")
+        assert (page.status, page.headers.get("allow")) == (405, "GET")
+
+    on_balancer(test)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/agents",
+        "/api/v1/buffered_requests",
+        DESIRED_STATE,
+        "/api/v1/balancer_applicable_state",
+        "/api/v1/agent_details",
+        "/api/v1/version",
+    ],
+)
+def test_the_panel_answers_as_the_management_listener(path: str) -> None:
+    async def test(running: Running) -> None:
+        there = await running.get(running.management, path)
+        here = await running.get(running.panel, path)
+        assert (here.status, here.body) == (200, there.body)
+        assert here.headers.get("content-type") == there.headers.get("content-type")
+
+    on_balancer(test)
+
+
+def test_the_agent_socket_and_the_metrics_are_not_the_panels() -> None:
+    async def test(running: Running) -> None:
+        for path in ("/api/v1/agent_socket/id-1", "/api/v1/inference_socket"):
+            assert (await running.get(running.panel, path)).status == 404
+        # As any path that is no call, it is the page.
+        metrics = await running.get(running.panel, "/metrics")
+        assert metrics.headers.get("content-type") == "text/html; charset=utf-8"
+
+    on_balancer(test)
+
+
+def test_a_chat_runs_through_the_panel() -> None:
+    async def test(running: Running) -> None:
+        turn = scripted.answer(*scripted.content("Par", "is"))
+        async with scripted.playing(running, [turn]):
+            body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+            answer = await running.post(running.panel, "/api/openai/v1/chat/completions", body)
+        assert answer.status == 200
+        assert json.loads(answer.body)["choices"][0]["message"]["content"] == "Paris"
+
+    on_balancer(test)
+
+
+def test_errors_of_the_openai_calls_have_openais_shape() -> None:
+    async def test(running: Running) -> None:
+        path = "/api/openai/v1/chat/completions"
+        wrong = await running.ask(running.panel, "POST", path, b"{", JSON_TYPE)
+        here = json.loads(wrong.body)
+        there = await running.ask(running.openai, "POST", "/v1/chat/completions", b"{", JSON_TYPE)
+        assert (wrong.status, here) == (there.status, json.loads(there.body))
+
+    on_balancer(test)
+
+
+def test_the_openai_calls_need_no_openai_listener() -> None:
+    async def test(running: Running) -> None:
+        panel = free_ports(1)[0]
+        config = config_of(
+            *("--management-addr", "127.0.0.1:0", "--inference-addr", "127.0.0.1:0"),
+            *("--web-admin-panel-addr", f"127.0.0.1:{panel}"),
+        )
+        async with Balancer(config).running():
+            assert (await running.get(panel, "/api/openai/v1/models")).status == 200
+
+    on_balancer(test)
+
+
+def test_a_body_past_the_limit_is_413_on_the_panel_too() -> None:
+    async def test(running: Running) -> None:
+        fields = JSON_TYPE + "Content-Length: 4097\r\n"
+        for path in ("/api/v1/continue_from_raw_prompt", "/api/openai/v1/embeddings"):
+            answer = await running.ask(running.panel, "POST", path, fields=fields)
+            assert answer.status == 413
+
+    on_balancer(test, "--max-body-bytes", "4096")

@@ -1,0 +1,243 @@
+"""Whose requests the panel's listener takes."""
+
+import asyncio
+
+import pytest
+
+from paddler.balancer.services.panel_guard import (
+    is_from_own_page,
+    is_name_of_ours,
+    is_same_host,
+    split_host_field,
+)
+from paddler.proto.events import Headers
+from tests.balancer.services.running import DESIRED_STATE, JSON_TYPE, Running, on_balancer
+from tests.net.peers import Answer, Client
+
+
+@pytest.mark.parametrize(
+    ("field", "split"),
+    [
+        ("localhost", ("localhost", None)),
+        ("localhost:8062", ("localhost", 8062)),
+        ("LocalHost:8062", ("localhost", 8062)),
+        ("panel.example.com.", ("panel.example.com", None)),
+        ("panel.example.com.:443", ("panel.example.com", 443)),
+        ("panel_1.example.com", ("panel_1.example.com", None)),
+        ("127.0.0.1:8062", ("127.0.0.1", 8062)),
+        ("[::1]", ("::1", None)),
+        ("[::1]:8062", ("::1", 8062)),
+        ("[FE80::1%25eth0]:80", ("fe80::1%25eth0", 80)),
+        ("[fe80::1%eth0]:80", ("fe80::1%eth0", 80)),
+        (" localhost ", ("localhost", None)),
+        ("localhost:", ("localhost", None)),
+        ("", None),
+        (".", None),
+        ("a..b", None),
+        (".local", None),
+        (":8062", None),
+        ("user@localhost", None),
+        ("user:secret@localhost:80", None),
+        ("localhost/evil", None),
+        ("localhost:80:80", None),
+        ("localhost:port", None),
+        ("::1", None),
+        ("[::1", None),
+        ("a b", None),
+        ("bücher.example", None),
+    ],
+)
+def test_a_host_field_is_split_strictly(field: str, split: tuple[str, int | None] | None) -> None:
+    assert split_host_field(field) == split
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "127.0.0.1",
+        "10.0.0.5",
+        "203.0.113.9",
+        "::1",
+        "2001:db8::1",
+        "fe80::1%eth0",
+        "localhost",
+        "panel.localhost",
+        "balancer",
+        "balancer.local",
+        "balancer.internal",
+        "balancer.lan",
+        "nas.home.arpa",
+        "a.b.test",
+        "typed.example.com",
+    ],
+)
+def test_names_that_no_stranger_can_own_are_the_panels(name: str) -> None:
+    assert is_name_of_ours(name, {"typed.example.com"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "evil.example",
+        "typed.example.com.evil.example",
+        "sub.typed.example.com",
+        "example.com",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.5.nip.io",
+        "1.2.3",
+        "notlocal.evillocal",
+        "home.arpa.evil.example",
+    ],
+)
+def test_names_that_anybody_can_own_are_not(name: str) -> None:
+    assert not is_name_of_ours(name, {"typed.example.com"})
+    assert is_name_of_ours(name, {"*"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_own"),
+    [
+        ({}, True),
+        ({"sec-fetch-site": "same-origin"}, True),
+        ({"sec-fetch-site": "none"}, True),
+        ({"sec-fetch-site": "same-site"}, False),
+        ({"sec-fetch-site": "cross-site"}, False),
+        ({"sec-fetch-site": "cross-site", "origin": "http://panel:8062"}, False),
+        ({"sec-fetch-site": "same-origin", "origin": "https://public.example:8443"}, True),
+        ({"origin": "http://panel:8062"}, True),
+        ({"origin": "http://panel:3000"}, False),
+        ({"origin": "http://evil.example"}, False),
+        ({"origin": "null"}, False),
+        ({"origin": ""}, False),
+        ({"origin": "https://a.example", "x-forwarded-host": "a.example"}, True),
+        ({"origin": "https://a.example:8443", "x-forwarded-host": "a.example:8443"}, True),
+        ({"origin": "https://a.example", "x-forwarded-host": "b.example, a.example"}, True),
+        ({"origin": "https://a.example", "x-forwarded-host": "b.example"}, False),
+    ],
+)
+def test_a_request_is_the_pages_own_by_what_browsers_say(
+    fields: dict[str, str], is_own: bool
+) -> None:
+    headers = Headers([("host", "panel:8062"), *fields.items()])
+    assert is_from_own_page(headers) is is_own
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "is_same"),
+    [
+        ("http://a:80", "a", True),
+        ("http://a", "a:80", True),
+        ("https://a", "a", True),  # TLS ends at a proxy
+        ("https://a", "a:443", True),
+        ("http://a", "a:443", False),
+        ("https://A.example.", "a.EXAMPLE", True),
+        ("http://[::1]:8062", "[::1]:8062", True),
+        ("http://[::1]:8062", "[::2]:8062", False),
+        ("http://user@a", "a", False),
+        ("ftp://a", "a", False),
+        ("http://a:port", "a", False),
+        ("http://[::1", "[::1]", False),
+        ("file://", "a", False),
+        ("http://a", "", False),
+    ],
+)
+def test_an_origin_is_compared_by_host_and_port(origin: str, host: str, is_same: bool) -> None:
+    assert is_same_host(origin, [host]) is is_same
+
+
+# --- on the listener -----------------------------------------------------------------------------
+
+
+async def ask(
+    running: Running, host: str, method: str = "GET", path: str = "/", fields: str = ""
+) -> Answer:
+    async with Client(*await asyncio.open_connection("127.0.0.1", running.panel)) as client:
+        head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n"
+        return await client.ask(head.encode())
+
+
+@pytest.mark.parametrize("path", ["/", "/static/panel.js", "/api/v1/agents", "/api/nowhere"])
+def test_a_strange_host_is_refused_whatever_it_asks(path: str) -> None:
+    async def test(running: Running) -> None:
+        answer = await ask(running, "evil.example:8062", path=path)
+        assert answer.status == 421
+        said = answer.body.decode()
+        assert "'evil.example'" in said
+        assert "--web-admin-panel-allowed-host evil.example" in said
+
+    on_balancer(test)
+
+
+def test_a_host_that_is_none_is_refused() -> None:
+    async def test(running: Running) -> None:
+        answer = await ask(running, "a..b")
+        assert answer.status == 421
+        assert "'a..b' is no host name" in answer.body.decode()
+        assert (await ask(running, "user@localhost")).status == 400  # no Host field at all
+
+    on_balancer(test)
+
+
+def test_hosts_are_allowed_by_flag() -> None:
+    async def test(running: Running) -> None:
+        for host in ("panel.example.com", "Panel.Example.com:443", "other.example"):
+            assert (await ask(running, host)).status == 200
+        assert (await ask(running, "third.example")).status == 421
+
+    on_balancer(
+        test,
+        *("--web-admin-panel-allowed-host", "panel.example.com"),
+        *("--web-admin-panel-allowed-host", "Other.example."),
+    )
+
+
+def test_any_host_is_allowed_by_a_star() -> None:
+    async def test(running: Running) -> None:
+        assert (await ask(running, "evil.example")).status == 200
+
+    on_balancer(test, "--web-admin-panel-allowed-host", "*")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", DESIRED_STATE),
+        ("POST", "/api/v1/agent/id-1/drain"),
+        ("POST", "/api/v1/continue_from_raw_prompt"),
+        ("POST", "/api/openai/v1/chat/completions"),
+        ("DELETE", "/nowhere"),
+        ("OPTIONS", DESIRED_STATE),
+    ],
+)
+def test_other_pages_change_and_ask_nothing(method: str, path: str) -> None:
+    async def test(running: Running) -> None:
+        fields = f"Origin: http://evil.example\r\nContent-Length: 2\r\n{JSON_TYPE}"
+        answer = await ask(running, "localhost", method, path, fields)
+        assert answer.status == 403
+        assert "'http://evil.example'" in answer.body.decode()
+        assert answer.headers.get("access-control-allow-origin") is None
+
+    on_balancer(test)
+
+
+def test_a_request_without_a_page_is_let_in() -> None:
+    async def test(running: Running) -> None:
+        state = (await running.get(running.panel, DESIRED_STATE)).body
+        put = await running.ask(running.panel, "PUT", DESIRED_STATE, state, JSON_TYPE)
+        assert put.status == 204
+        own = f"{JSON_TYPE}Origin: http://a\r\n"  # the host that tests send
+        assert (await running.ask(running.panel, "PUT", DESIRED_STATE, state, own)).status == 204
+
+    on_balancer(test)
+
+
+def test_other_listeners_ask_nobody_for_a_host() -> None:
+    async def test(running: Running) -> None:
+        fields = "Origin: http://evil.example\r\n"
+        for port in (running.management, running.inference, running.openai):
+            answer = await running.get(port, "/health", fields)
+            assert (answer.status, answer.body) == (200, b"OK")
+            assert answer.headers.get("content-security-policy") is None
+
+    on_balancer(test)
