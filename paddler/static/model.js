@@ -56,7 +56,8 @@ class ModelPage {
     this._metadataOf = "";
     /** @type {Record<string, string> | null} */
     this._metadata = null;
-    this._isRollingOut = false;
+    /** The fingerprint of what was applied here, until all agents run it. @type {string | null} */
+    this._goal = null;
     const changed = () => this._showChanged();
     this._status = make("p", { class: "page-status", role: "status", text: "Loading the desired state…" });
     this._again = make("button", { type: "button", hidden: true, onClick: () => this._load() }, "Try again");
@@ -309,9 +310,11 @@ class ModelPage {
     }
     former = before;
     const stored = await this._api.getJson(PATHS.desiredState, this._aborter.signal).catch(() => state);
+    // What is live may tell of the former state for a moment yet.
+    const told = await this._api.getJson(PATHS.agentDetails, this._aborter.signal).catch(() => null);
     if (!this._isMounted) return;
     this._take(stored);
-    this._isRollingOut = true;
+    this._goal = told?.desired_state ?? null;
     announce("Applied. The agents follow.");
     setText(this._status, "Applied. The agents follow, see below.");
     this._status.scrollIntoView({ block: "nearest" });
@@ -363,8 +366,8 @@ class ModelPage {
   _onLive(state) {
     const isDone = this._rollout.show(state);
     setHidden(this._undo, former === null);
-    if (this._isRollingOut && isDone) {
-      this._isRollingOut = false;
+    if (isDone && this._goal !== null && this._goal === state.desired?.fingerprint) {
+      this._goal = null;
       setText(this._status, "Applied: every agent runs it.");
     }
     const fingerprint = state.desired?.fingerprint ?? "";
@@ -379,6 +382,7 @@ class ModelPage {
     const current = await this._api.getJson(PATHS.desiredState, this._aborter.signal).catch(() => null);
     if (current === null || this._base === null || this._isBusy) return;
     if (changesBetween(this._base, current).length === 0) return;
+    this._goal = null;
     if (!this.isChanged) {
       this._take(current);
       setText(this._status, `${this._whoChanged()} Shown is the new state.`);
