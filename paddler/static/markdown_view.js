@@ -10,9 +10,6 @@ import { MarkdownStream } from "./markdown.js";
  * @typedef {import("./markdown_inline.js").Inline} Inline
  */
 
-// The page has headings of its own above those of an answer.
-const FIRST_HEADING = 4;
-
 export class MarkdownView {
   constructor() {
     this.element = make("div", { class: "markdown" });
@@ -86,11 +83,9 @@ function showBlock(block) {
   switch (block.type) {
     case "paragraph":
       return make("p", {}, ...block.children.map(showInline));
-    case "heading": {
-      const level = String(Math.min(block.level + FIRST_HEADING - 1, 6));
-      const tag = /** @type {"h4" | "h5" | "h6"} */ (`h${level}`);
-      return make(tag, {}, ...block.children.map(showInline));
-    }
+    case "heading":
+      // One level below the turn's own, whichever the answer begins with; size tells the rest.
+      return make("h4", { "data-level": block.level }, ...block.children.map(showInline));
     case "fence":
       return showFence(block.language, block.text);
     case "quote":
