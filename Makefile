@@ -50,7 +50,7 @@ bench: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest bench/micro -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-only
 
 screenshots: $(VENV)/.ready-dev $(MODEL)
-	$(BIN)/python tests/panel/screenshots.py docs/images
+	$(BIN)/python -m tests.panel.screenshots docs/images
 
 model: $(MODEL)
 

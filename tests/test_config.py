@@ -125,7 +125,8 @@ def test_a_host_name_is_kept_in_lower_case(text: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "https://panel.example.com", "panel.example.com:443", "*.example.com", "a..b", "a b"]
+    "text",
+    ["", "https://panel.example.com", "panel.example.com:443", "*.example.com", "a..b", "a b"],
 )
 def test_what_is_no_host_name_alone_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="without scheme and port"):

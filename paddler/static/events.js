@@ -2,8 +2,8 @@
 // What happened to the fleet, newest first.
 
 import { announce, arrange, make, part, setHidden, setText } from "./dom.js";
-import { agentName, formatCount, formatDateTime, formatTime } from "./format.js";
-import { describeIssue } from "./issues.js";
+import { eventText } from "./event_text.js";
+import { formatCount, formatDateTime, formatTime } from "./format.js";
 
 const MAX_SHOWN = 200;
 
@@ -115,15 +115,6 @@ function makeItem(event) {
       text: isToday ? formatTime(event.at) : formatDateTime(event.at),
     }),
     make("span", { class: "event-kind", text: word }),
-    make("span", { class: "event-text", text: eventText(event) }),
+    make("span", { class: "event-text", title: event.text, text: eventText(event) }),
   );
-}
-
-/** The balancer names issues as the wire does; here they are said in words. @param {FleetEvent} event */
-function eventText(event) {
-  const issue = /** @type {import("./wire.js").AgentIssue | undefined} */ (event.detail.issue);
-  if (issue === undefined || event.agent_id === null) return event.text;
-  const name = agentName({ id: event.agent_id, name: event.agent_name });
-  const count = Number(event.detail.count ?? 1);
-  return `${name}: ${describeIssue(issue).title}${count > 1 ? ` (${count} times)` : ""}`;
 }

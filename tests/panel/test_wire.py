@@ -103,13 +103,17 @@ def test_types_are_what_the_lists_say() -> None:
         ("InferenceParameters", state.InferenceParameters),
         ("DesiredState", state.DesiredState),
     ):
-        body = re.search(rf"@typedef \{{\{{\n((?:(?!\}}\}}).)*?) \* \}}\}} {name}\b", source, re.DOTALL)
+        body = re.search(
+            rf"@typedef \{{\{{\n((?:(?!\}}\}}).)*?) \* \}}\}} {name}\b", source, re.DOTALL
+        )
         assert body is not None, name
         assert set(re.findall(r"^ \*   (\w+)\??:", body[1], re.MULTILINE)) == fields(struct)
 
 
 def test_no_module_sets_markup_or_reaches_out() -> None:
-    forbidden = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|https?://cdn")
+    forbidden = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|https?://cdn"
+    )
     for path in STATIC.glob("*.js"):
         source = path.read_text()
         assert source.startswith("// @ts-check\n"), path.name
