@@ -24,7 +24,7 @@
  * @property {string | null} finish
  * @property {Usage | null} usage
  * @property {string} error
- * @property {number} status of HTTP, where it failed; 0: nothing came back
+ * @property {number} status of HTTP, or what it would have been; 0: the connection failed
  * @property {number} askedAt milliseconds of the page's clock
  * @property {number | null} firstAt
  * @property {number | null} lastAt
@@ -61,7 +61,8 @@ export function addEvent(answer, data, now) {
     return true;
   }
   if (chunk?.error !== undefined) {
-    fail(answer, String(chunk.error?.message ?? JSON.stringify(chunk.error)));
+    const { message, type } = chunk.error ?? {};
+    fail(answer, String(message ?? data), type === "invalid_request_error" ? 400 : 500);
     return true;
   }
   if (chunk.usage) answer.usage = chunk.usage;

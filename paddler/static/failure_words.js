@@ -116,7 +116,7 @@ const UNKNOWN = {
 };
 
 /**
- * @param {number} status of HTTP; 0: nothing came back; 200: it failed within the stream
+ * @param {number} status of HTTP, or what it would have been; 0: the connection failed
  * @param {string} text what the balancer says
  * @returns {FailureWords}
  */
