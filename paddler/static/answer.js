@@ -30,14 +30,28 @@
  * @property {number | null} lastAt
  */
 
+/** The finish of an answer that came when the page was loaded again. */
+export const RELOADED = "reloaded";
+
+const MIN_PACED_MS = 50;
+
 /**
  * @param {number} now
  * @returns {Answer}
  */
 export function newAnswer(now) {
   return {
-    state: "running", content: "", reasoning: "", calls: [], finish: null, usage: null, error: "", status: 200,
-    askedAt: now, firstAt: null, lastAt: null,
+    state: "running",
+    content: "",
+    reasoning: "",
+    calls: [],
+    finish: null,
+    usage: null,
+    error: "",
+    status: 200,
+    askedAt: now,
+    firstAt: null,
+    lastAt: null,
   };
 }
 
@@ -94,8 +108,8 @@ export function paceOf(answer) {
   if (firstAt === null || lastAt === null) return { firstMs: null, perSecond: null };
   const tokens = usage?.completion_tokens ?? 0;
   const spentMs = lastAt - firstAt;
-  // The first token is there when its time is taken.
-  const perSecond = tokens > 1 && spentMs > 0 ? ((tokens - 1) * 1000) / spentMs : null;
+  // The first token is there when its time is taken. What comes at once tells no pace.
+  const perSecond = tokens > 1 && spentMs >= MIN_PACED_MS ? ((tokens - 1) * 1000) / spentMs : null;
   return { firstMs: firstAt - askedAt, perSecond };
 }
 
@@ -104,7 +118,9 @@ export function paceOf(answer) {
  * @param {Answer} answer
  */
 export function endingOf(answer) {
-  if (answer.state === "stopped") return "Stopped by you.";
+  if (answer.state === "stopped") {
+    return answer.finish === RELOADED ? "Ended by a reload of the page." : "Stopped by you.";
+  }
   if (answer.state !== "done") return "";
   switch (answer.finish) {
     case "length":
@@ -134,7 +150,9 @@ function addDelta(answer, delta, now) {
   if (reasoning) answer.reasoning += reasoning;
   for (const part of calls ?? []) {
     const call = (answer.calls[part.index] ??= {
-      id: "", type: "function", function: { name: "", arguments: "" },
+      id: "",
+      type: "function",
+      function: { name: "", arguments: "" },
     });
     if (part.id) call.id = part.id;
     call.function.name += part.function?.name ?? "";

@@ -17,20 +17,29 @@ import { MarkdownView } from "./markdown_view.js";
 /** @param {UserTurn} turn @param {Node[]} actions */
 export function userView({ text, images }, actions) {
   return make(
-    "article", { class: "turn user", "aria-label": "You" }, make("h3", { text: "You" }),
-    images.length === 0 ? null : make(
-      "ul", { class: "previews", "aria-label": "Images" },
-      ...images.map((url, index) => make("li", {}, make("img", { src: url, alt: `Image ${index + 1}` }))),
-    ),
-    make("p", { class: "typed", text }), make("div", { class: "turn-actions" }, ...actions),
+    "article",
+    { class: "turn user", "aria-label": "You" },
+    make("h3", { text: "You" }),
+    images.length === 0
+      ? null
+      : make(
+          "ul",
+          { class: "previews", "aria-label": "Images" },
+          ...images.map((url, index) => make("li", {}, make("img", { src: url, alt: `Image ${index + 1}` }))),
+        ),
+    make("p", { class: "typed", text }),
+    make("div", { class: "turn-actions" }, ...actions),
   );
 }
 
-/** @param {ToolTurn} turn */
-export function toolView({ name, text }) {
+/** @param {ToolTurn} turn @param {Node[]} actions */
+export function toolView({ name, text }, actions) {
   return make(
-    "article", { class: "turn tool", "aria-label": `Result of ${name}` },
-    make("h3", { text: `Result of ${name}` }), make("pre", { text }),
+    "article",
+    { class: "turn tool", "aria-label": `Result of ${name}` },
+    make("h3", { text: `Result of ${name}` }),
+    make("pre", { text }),
+    make("div", { class: "turn-actions" }, ...actions),
   );
 }
 
@@ -47,7 +56,12 @@ export class AnswerView {
     this._isPlain = isPlain;
     this._thought = make("p", { class: "typed" });
     this._thoughtSummary = make("summary");
-    this._reasoning = make("details", { class: "reasoning", hidden: true }, this._thoughtSummary, this._thought);
+    this._reasoning = make(
+      "details",
+      { class: "reasoning", hidden: true },
+      this._thoughtSummary,
+      this._thought,
+    );
     this._markdown = new MarkdownView();
     this._plain = make("pre", { class: "plain" });
     this._calls = make("div", { class: "calls" });
@@ -56,12 +70,23 @@ export class AnswerView {
     this._figures = make("p", { class: "figures faint" });
     this._failure = make("div", { class: "failure" });
     this._actions = make(
-      "div", { class: "turn-actions" }, copyButton(() => answer.content, "this answer"), ...actions,
+      "div",
+      { class: "turn-actions" },
+      copyButton(() => answer.content, "this answer"),
+      ...actions,
     );
     this.element = make(
-      "article", { class: "turn model", "aria-label": "Model" }, make("h3", { text: "Model" }),
-      this._reasoning, this._markdown.element, this._plain, this._calls, this._waiting, this._failure,
-      this._figures, this._actions,
+      "article",
+      { class: "turn model", "aria-label": "Model" },
+      make("h3", { text: "Model" }),
+      this._reasoning,
+      this._markdown.element,
+      this._plain,
+      this._calls,
+      this._waiting,
+      this._failure,
+      this._figures,
+      this._actions,
     );
     this.show();
   }
@@ -100,9 +125,13 @@ export class AnswerView {
     const known = calls.filter((call) => call !== undefined && call !== null);
     const shown = known.map((call) =>
       make(
-        "div", { class: "call" },
+        "div",
+        { class: "call" },
         make("h4", {}, "Calls ", make("code", { text: call.function.name || "…" })),
-        make("pre", { "aria-label": `Arguments of ${call.function.name}`, text: pretty(call.function.arguments) }),
+        make("pre", {
+          "aria-label": `Arguments of ${call.function.name}`,
+          text: pretty(call.function.arguments),
+        }),
       ),
     );
     const canAnswer = state === "done" && known.length > 0;
@@ -114,11 +143,19 @@ export class AnswerView {
     const areas = calls.map((call, index) => {
       const id = `result-${call.id || index}`;
       const area = make("textarea", { id, rows: 2, spellcheck: "false" });
-      const label = make("label", { for: id }, "What ", make("code", { text: call.function.name }), " returns");
+      const label = make(
+        "label",
+        { for: id },
+        "What ",
+        make("code", { text: call.function.name }),
+        " returns",
+      );
       return { area, field: make("div", { class: "field" }, label, area) };
     });
     const form = make(
-      "form", { class: "results" }, ...areas.map(({ field }) => field),
+      "form",
+      { class: "results" },
+      ...areas.map(({ field }) => field),
       make("button", { type: "submit" }, "Give back and go on"),
     );
     form.addEventListener("submit", (event) => {
@@ -140,7 +177,8 @@ export class AnswerView {
     if (state !== "failed" || this._failure.childElementCount > 0) return;
     const { title, advice } = failureWords(status, error);
     this._failure.append(
-      make("p", {}, make("strong", { text: title })), make("p", { class: "said", text: error }),
+      make("p", {}, make("strong", { text: title })),
+      make("p", { class: "said", text: error }),
       make("p", { text: advice }),
     );
   }

@@ -21,22 +21,31 @@ import { formatCount } from "./format.js";
 export function confirmChanges(from, to, fleet) {
   return new Promise((resolve) => {
     let agrees = false;
-    const apply = make("button", {
-      type: "button",
-      class: "primary",
-      onClick: () => {
-        agrees = true;
-        dialog.close();
+    const apply = make(
+      "button",
+      {
+        type: "button",
+        class: "primary",
+        onClick: () => {
+          agrees = true;
+          dialog.close();
+        },
       },
-    }, "Apply");
+      "Apply",
+    );
     const cancel = make("button", { type: "button", onClick: () => dialog.close() }, "Cancel");
     const content = make(
-      "div", {}, changesTable(from, to),
+      "div",
+      {},
+      changesTable(from, to),
       make("p", { class: "effect", text: describeEffect(from, to, fleet) }),
       make("div", { class: "actions" }, cancel, apply),
     );
     const dialog = openDialog({
-      title: "Apply these changes?", content, className: "changes", onClose: () => resolve(agrees),
+      title: "Apply these changes?",
+      content,
+      className: "changes",
+      onClose: () => resolve(agrees),
     });
     apply.focus();
   });
@@ -53,23 +62,29 @@ export function confirmChanges(from, to, fleet) {
  */
 export function showConflict({ base, mine, theirs, who, onTheirs, onMerged }) {
   const merged = mergeStates(base, mine, theirs);
-  const clash = merged.conflicts.length === 0
-    ? "Your changes touch other fields."
-    : `You both changed: ${merged.conflicts.join(", ")}. Keeping yours replaces theirs there.`;
+  const clash =
+    merged.conflicts.length === 0
+      ? "Your changes touch other fields."
+      : `You both changed: ${merged.conflicts.join(", ")}. Keeping yours replaces theirs there.`;
   /** @param {() => void} act */
   const closing = (act) => () => {
     dialog.close();
     act();
   };
   const content = make(
-    "div", {}, make("p", { text: `${who} Their changes:` }), changesTable(base, theirs),
+    "div",
+    {},
+    make("p", { text: `${who} Their changes:` }),
+    changesTable(base, theirs),
     make("p", { text: clash }),
     make(
-      "div", { class: "actions" },
+      "div",
+      { class: "actions" },
       make("button", { type: "button", onClick: closing(() => {}) }, "Go on editing"),
       make("button", { type: "button", onClick: closing(onTheirs) }, "Load theirs, drop mine"),
       make(
-        "button", { type: "button", class: "primary", onClick: closing(() => onMerged(merged.state)) },
+        "button",
+        { type: "button", class: "primary", onClick: closing(() => onMerged(merged.state)) },
         "Keep mine on top of theirs",
       ),
     ),
@@ -86,7 +101,8 @@ function describeEffect(from, to, fleet) {
   const effect = effectOf(from, to);
   if (effect === "stored" || effect === "nothing") return EFFECTS[effect];
   const busy = [...fleet.agents.values()].reduce((sum, one) => sum + one.slots_processing, 0);
-  const running = busy === 0 ? "" : ` ${formatCount(busy, "request")} ${busy === 1 ? "runs" : "run"} right now.`;
+  const running =
+    busy === 0 ? "" : ` ${formatCount(busy, "request")} ${busy === 1 ? "runs" : "run"} right now.`;
   return `${EFFECTS[effect]} It concerns ${formatCount(fleet.agents.size, "agent")}.${running}`;
 }
 
@@ -97,16 +113,24 @@ function describeEffect(from, to, fleet) {
 function changesTable(from, to) {
   const rows = changesBetween(from, to).map((change) =>
     make(
-      "tr", { "data-change": change.key }, make("th", { scope: "row", text: change.label }),
-      make("td", {}, make("del", { text: change.from })), make("td", {}, make("ins", { text: change.to })),
+      "tr",
+      { "data-change": change.key },
+      make("th", { scope: "row", text: change.label }),
+      make("td", {}, make("del", { text: change.from })),
+      make("td", {}, make("ins", { text: change.to })),
     ),
   );
   return make(
-    "table", { class: "changes-table" },
+    "table",
+    { class: "changes-table" },
     make(
-      "thead", {},
+      "thead",
+      {},
       make(
-        "tr", {}, make("th", { scope: "col", text: "What" }), make("th", { scope: "col", text: "From" }),
+        "tr",
+        {},
+        make("th", { scope: "col", text: "What" }),
+        make("th", { scope: "col", text: "From" }),
         make("th", { scope: "col", text: "To" }),
       ),
     ),

@@ -32,20 +32,27 @@ export function changesBetween(from, to) {
   ])) {
     if (!isSameReference(from[key], to[key])) {
       changes.push({
-        key, label, from: describeReference(from[key]), to: describeReference(to[key]),
+        key,
+        label,
+        from: describeReference(from[key]),
+        to: describeReference(to[key]),
       });
     }
   }
   if (from.use_chat_template_override !== to.use_chat_template_override) {
     changes.push({
-      key: "use_chat_template_override", label: TEMPLATE_LABEL,
-      from: describeTemplateChoice(from), to: describeTemplateChoice(to),
+      key: "use_chat_template_override",
+      label: TEMPLATE_LABEL,
+      from: describeTemplateChoice(from),
+      to: describeTemplateChoice(to),
     });
   }
   if (templateText(from) !== templateText(to)) {
     changes.push({
-      key: "chat_template_override", label: OWN_TEMPLATE_LABEL,
-      from: describeTemplate(from), to: describeTemplate(to),
+      key: "chat_template_override",
+      label: OWN_TEMPLATE_LABEL,
+      from: describeTemplate(from),
+      to: describeTemplate(to),
     });
   }
   for (const parameter of PARAMETERS) {
@@ -53,8 +60,10 @@ export function changesBetween(from, to) {
     const after = to.inference_parameters[parameter.key];
     if (!isSameValue(parameter, before, after)) {
       changes.push({
-        key: parameter.key, label: parameter.label,
-        from: describeValue(before), to: describeValue(after),
+        key: parameter.key,
+        label: parameter.label,
+        from: describeValue(before),
+        to: describeValue(after),
       });
     }
   }
@@ -83,12 +92,15 @@ export function effectOf(from, to) {
 export const EFFECTS = Object.freeze({
   nothing: "Nothing differs: agents have nothing to do.",
   stored: "Agents go on as they are: nothing of this touches what they run.",
-  unload: "Agents finish what runs, then unload the model. Requests wait, and are refused in the " +
+  unload:
+    "Agents finish what runs, then unload the model. Requests wait, and are refused in the " +
     "end, until there is a model again.",
-  load: "Each agent fetches the files if it has not got them, while the old model goes on serving. " +
+  load:
+    "Each agent fetches the files if it has not got them, while the old model goes on serving. " +
     "Then it finishes what runs and loads the model; its slots are unavailable meanwhile, and " +
     "requests wait in the buffer.",
-  reload: "Each agent finishes what runs and loads the model again, also for a single changed " +
+  reload:
+    "Each agent finishes what runs and loads the model again, also for a single changed " +
     "value; its slots are unavailable meanwhile, and requests wait in the buffer.",
 });
 
@@ -119,8 +131,7 @@ export function mergeStates(base, mine, theirs) {
       inference_parameters: parameters,
       model: owner("model").model,
       multimodal_projection: owner("multimodal_projection").multimodal_projection,
-      use_chat_template_override:
-        owner("use_chat_template_override").use_chat_template_override,
+      use_chat_template_override: owner("use_chat_template_override").use_chat_template_override,
     },
     conflicts,
   };

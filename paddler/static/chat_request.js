@@ -46,10 +46,21 @@ export const NUMBER_SETTINGS = Object.freeze([
   { key: "top_p", label: "Top p", isWhole: false, min: 0, max: 1, range: "0 to 1" },
   { key: "top_k", label: "Top k", isWhole: true, min: -(2 ** 31), max: I32_MAX, range: "1 or more; 0 = off" },
   { key: "min_p", label: "Min p", isWhole: false, min: 0, max: 1, range: "0 to 1" },
-  { key: "max_tokens", label: "Most tokens of an answer", isWhole: true, min: 1, max: I32_MAX, range: "1 or more" },
   {
-    key: "seed", label: "Seed", isWhole: true, min: Number.MIN_SAFE_INTEGER,
-    max: Number.MAX_SAFE_INTEGER, range: "a whole number",
+    key: "max_tokens",
+    label: "Most tokens of an answer",
+    isWhole: true,
+    min: 1,
+    max: I32_MAX,
+    range: "1 or more",
+  },
+  {
+    key: "seed",
+    label: "Seed",
+    isWhole: true,
+    min: Number.MIN_SAFE_INTEGER,
+    max: Number.MAX_SAFE_INTEGER,
+    range: "a whole number",
   },
 ]);
 
@@ -58,8 +69,17 @@ export const MAX_STOP_TEXTS = 16;
 /** @returns {Settings} */
 export function newSettings() {
   return {
-    system: "", temperature: "", top_p: "", top_k: "", min_p: "", max_tokens: "", seed: "", stop: "",
-    thinks: true, schema: "", tools: "",
+    system: "",
+    temperature: "",
+    top_p: "",
+    top_k: "",
+    min_p: "",
+    max_tokens: "",
+    seed: "",
+    stop: "",
+    thinks: true,
+    schema: "",
+    tools: "",
     mustCall: false,
   };
 }

@@ -2,7 +2,7 @@
 // The conversation of this tab: it outlives the page that shows it, also while an answer comes,
 // and a reload. The browser forgets it with the tab.
 
-import { addEvent, fail, newAnswer } from "./answer.js";
+import { RELOADED, addEvent, fail, newAnswer } from "./answer.js";
 import { ApiError, isAbort, messageOf, post } from "./api.js";
 import { isEmpty, newSettings } from "./chat_request.js";
 import { eventReader } from "./sse.js";
@@ -15,6 +15,7 @@ import { PATHS } from "./wire.js";
  */
 
 const KEY = "paddler-conversation";
+const MAX_KEPT_CHARACTERS = 2_000_000;
 
 export class Conversation {
   constructor() {
@@ -30,6 +31,7 @@ export class Conversation {
     /** @type {Set<() => void>} */
     this._watchers = new Set();
     this._restore();
+    window.addEventListener("pagehide", () => this._save());
   }
 
   /** The answer that comes right now. @returns {Answer | null} */
@@ -129,17 +131,20 @@ export class Conversation {
   }
 
   _save() {
-    const { turns, settings, draft } = this;
+    const { settings, draft } = this;
+    let characters = 0;
+    for (const turn of this.turns) {
+      if (turn.role === "user") for (const url of turn.images) characters += url.length;
+    }
+    // The browser's store is small, and images are large.
+    const turns =
+      characters <= MAX_KEPT_CHARACTERS
+        ? this.turns
+        : this.turns.map((turn) => (turn.role === "user" ? { ...turn, images: [] } : turn));
     try {
       sessionStorage.setItem(KEY, JSON.stringify({ turns, settings, draft }));
     } catch {
-      // Images are too large for the browser's store, or it keeps nothing at all.
-      try {
-        const lighter = turns.map((turn) => (turn.role === "user" ? { ...turn, images: [] } : turn));
-        sessionStorage.setItem(KEY, JSON.stringify({ turns: lighter, settings, draft }));
-      } catch {
-        // Then it holds as long as the page does.
-      }
+      // Then it holds as long as the page does.
     }
   }
 
@@ -155,8 +160,8 @@ export class Conversation {
     }
     const { running } = this;
     if (running === null) return;
-    // A reload ended it.
     running.state = "stopped";
+    running.finish = RELOADED;
     if (isEmpty(running)) this.turns.pop();
   }
 }

@@ -28,7 +28,10 @@ export class EmbeddingsPanel {
     this._modelName = modelName;
     this._aborter = new AbortController();
     this._area = make("textarea", {
-      id: "embedding-texts", rows: 5, placeholder: EXAMPLE, "aria-describedby": "embedding-texts-error",
+      id: "embedding-texts",
+      rows: 5,
+      placeholder: EXAMPLE,
+      "aria-describedby": "embedding-texts-error",
       onInput: () => {
         typed = this._area.value;
         showError(this._area, "");
@@ -42,13 +45,20 @@ export class EmbeddingsPanel {
     this._go = make("button", { type: "submit", class: "primary" }, "Embed");
     this._result = make("div", { class: "embeddings-result" });
     const form = make(
-      "form", { class: "card" },
+      "form",
+      { class: "card" },
       make(
-        "div", { class: "field" }, make("label", { for: "embedding-texts", text: "Texts, one a line" }), this._area,
+        "div",
+        { class: "field" },
+        make("label", { for: "embedding-texts", text: "Texts, one a line" }),
+        this._area,
         errorOf("embedding-texts"),
       ),
       make(
-        "p", { class: "embeddings-actions" }, this._go, " ",
+        "p",
+        { class: "embeddings-actions" },
+        this._go,
+        " ",
         copyButton(() => {
           const address = outsideAddress(configuration.openaiAddr, location, "/embeddings");
           return requestAsCurl(address, this._body());
@@ -60,9 +70,17 @@ export class EmbeddingsPanel {
       this._run();
     });
     this.element = make(
-      "div", { class: "embeddings" },
-      make("p", { class: "notice" }, "The fleet makes embeddings and generates no text. To chat, turn off “Embeddings instead of text” on the ", make("a", { href: "/model", text: "Model page" }), "."),
-      form, this._result,
+      "div",
+      { class: "embeddings" },
+      make(
+        "p",
+        { class: "notice" },
+        "The fleet makes embeddings and generates no text. To chat, turn off “Embeddings instead of text” on the ",
+        make("a", { href: "/model", text: "Model page" }),
+        ".",
+      ),
+      form,
+      this._result,
     );
   }
 
@@ -71,7 +89,10 @@ export class EmbeddingsPanel {
   }
 
   _texts() {
-    return this._area.value.split("\n").map((line) => line.trim()).filter((line) => line !== "");
+    return this._area.value
+      .split("\n")
+      .map((line) => line.trim())
+      .filter((line) => line !== "");
   }
 
   _body() {
@@ -109,27 +130,41 @@ export class EmbeddingsPanel {
   _show(texts, answer, spentMs) {
     const vectors = answer.data.map(({ embedding }) => embedding);
     const width = vectors[0]?.length ?? 0;
-    const summary = `${formatCount(vectors.length, "text")} in ${formatMilliseconds(spentMs)} · ` +
+    const summary =
+      `${formatCount(vectors.length, "text")} in ${formatMilliseconds(spentMs)} · ` +
       `${formatCount(width, "dimension")} · ${formatCount(answer.usage.prompt_tokens, "token")}`;
     announce(`Done: ${summary}`);
     const compared = texts.slice(0, MAX_COMPARED);
     this._result.replaceChildren(
       make(
-        "section", { class: "card", "aria-labelledby": "similarity-title" },
-        make("h2", { id: "similarity-title", text: "Cosine similarity" }), make("p", { class: "faint", text: summary }),
-        texts.length > MAX_COMPARED ? make("p", { class: "hint", text: `Compared are the first ${MAX_COMPARED}.` }) : null,
+        "section",
+        { class: "card", "aria-labelledby": "similarity-title" },
+        make("h2", { id: "similarity-title", text: "Cosine similarity" }),
+        make("p", { class: "faint", text: summary }),
+        texts.length > MAX_COMPARED
+          ? make("p", { class: "hint", text: `Compared are the first ${MAX_COMPARED}.` })
+          : null,
         matrixTable(compared, similarityMatrix(vectors.slice(0, MAX_COMPARED))),
       ),
       make(
-        "section", { class: "card", "aria-labelledby": "vectors-title" },
+        "section",
+        { class: "card", "aria-labelledby": "vectors-title" },
         make("h2", { id: "vectors-title", text: "Vectors" }),
         copyButton(() => JSON.stringify(vectors), "all vectors as JSON"),
         make(
-          "ol", { class: "vectors" },
+          "ol",
+          { class: "vectors" },
           ...vectors.map((vector, index) =>
             make(
-              "li", {}, make("span", { text: texts[index] ?? "" }),
-              make("code", { text: `[${vector.slice(0, SHOWN_VALUES).map((value) => value.toFixed(4)).join(", ")}${width > SHOWN_VALUES ? ", …" : ""}]` }),
+              "li",
+              {},
+              make("span", { text: texts[index] ?? "" }),
+              make("code", {
+                text: `[${vector
+                  .slice(0, SHOWN_VALUES)
+                  .map((value) => value.toFixed(4))
+                  .join(", ")}${width > SHOWN_VALUES ? ", …" : ""}]`,
+              }),
             ),
           ),
         ),
@@ -145,8 +180,11 @@ export class EmbeddingsPanel {
     announce(title);
     this._result.replaceChildren(
       make(
-        "div", { class: "failure" }, make("p", {}, make("strong", { text: title })),
-        make("p", { class: "said", text: said }), make("p", { text: advice }),
+        "div",
+        { class: "failure" },
+        make("p", {}, make("strong", { text: title })),
+        make("p", { class: "said", text: said }),
+        make("p", { text: advice }),
       ),
     );
   }
@@ -157,10 +195,14 @@ export class EmbeddingsPanel {
  * @param {readonly (readonly number[])[]} matrix
  */
 function matrixTable(texts, matrix) {
-  const heads = texts.map((text, index) => make("th", { scope: "col", title: text, text: String(index + 1) }));
+  const heads = texts.map((text, index) =>
+    make("th", { scope: "col", title: text, text: String(index + 1) }),
+  );
   const rows = texts.map((text, row) =>
     make(
-      "tr", {}, make("th", { scope: "row", text: `${row + 1}. ${text}` }),
+      "tr",
+      {},
+      make("th", { scope: "row", text: `${row + 1}. ${text}` }),
       ...(matrix[row] ?? []).map((value) => {
         const shown = make("td", { text: value.toFixed(3) });
         shown.style.setProperty("--alike", String(Math.max(0, Math.min(1, value))));
@@ -169,9 +211,12 @@ function matrixTable(texts, matrix) {
     ),
   );
   return make(
-    "div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Similarity of each pair" },
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": "Similarity of each pair" },
     make(
-      "table", { class: "matrix" }, make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "Text" }), ...heads)),
+      "table",
+      { class: "matrix" },
+      make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "Text" }), ...heads)),
       make("tbody", {}, ...rows),
     ),
   );

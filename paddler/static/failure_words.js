@@ -16,8 +16,8 @@ const KNOWN = Object.freeze([
     match: (_, text) => /requests overflow/i.test(text),
     words: {
       title: "The buffer is full: more requests wait than the balancer keeps.",
-      advice: "Try again in a moment. For good: more agents or slots, or a larger " +
-        "--max-buffered-requests.",
+      advice:
+        "Try again in a moment. For good: more agents or slots, or a larger " + "--max-buffered-requests.",
     },
   },
   {
@@ -28,7 +28,8 @@ const KNOWN = Object.freeze([
     match: (_, text) => /available slot/i.test(text),
     words: {
       title: "No slot became free in time.",
-      advice: "Either no agent serves a model yet (see the Dashboard), or all slots are busy: wait, " +
+      advice:
+        "Either no agent serves a model yet (see the Dashboard), or all slots are busy: wait, " +
         "add agents or slots, or raise --buffered-request-timeout.",
     },
   },
@@ -85,7 +86,8 @@ const KNOWN = Object.freeze([
     match: (_, text) => /chat template|template/i.test(text),
     words: {
       title: "The chat template cannot make a prompt of this conversation.",
-      advice: "Some allow no system prompt, or want user and assistant to take turns. See the " +
+      advice:
+        "Some allow no system prompt, or want user and assistant to take turns. See the " +
         "template on the Model page.",
     },
   },

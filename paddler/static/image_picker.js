@@ -5,7 +5,13 @@ import { announce, make, setText } from "./dom.js";
 import { formatBytes } from "./format.js";
 
 export const IMAGE_TYPES = Object.freeze([
-  "image/png", "image/jpeg", "image/gif", "image/bmp", "image/webp", "image/tiff", "image/svg+xml",
+  "image/png",
+  "image/jpeg",
+  "image/gif",
+  "image/bmp",
+  "image/webp",
+  "image/tiff",
+  "image/svg+xml",
 ]);
 export const MAX_IMAGE_BYTES = 20 * 1024 * 1024;
 /** A request may have 64 MiB, and base64 takes a third more than the file. */
@@ -39,8 +45,13 @@ export class ImagePicker {
     this._images = images;
     this._onChange = onChange;
     this._input = make("input", {
-      type: "file", accept: IMAGE_TYPES.join(","), multiple: true, class: "off-screen", tabindex: "-1",
-      "aria-label": "Image files", id: "image-files",
+      type: "file",
+      accept: IMAGE_TYPES.join(","),
+      multiple: true,
+      class: "off-screen",
+      tabindex: "-1",
+      "aria-label": "Image files",
+      id: "image-files",
       onChange: () => {
         this.take([...(this._input.files ?? [])]);
         this._input.value = "";
@@ -99,15 +110,21 @@ export class ImagePicker {
    * @param {number} index
    */
   _preview(url, index) {
-    const remove = make("button", {
-      type: "button", class: "small", "aria-label": `Remove image ${index + 1}`,
-      onClick: () => {
-        this._images.splice(index, 1);
-        this.show();
-        this.button.focus();
-        this._onChange();
+    const remove = make(
+      "button",
+      {
+        type: "button",
+        class: "small",
+        "aria-label": `Remove image ${index + 1}`,
+        onClick: () => {
+          this._images.splice(index, 1);
+          this.show();
+          this.button.focus();
+          this._onChange();
+        },
       },
-    }, "✕");
+      "✕",
+    );
     return make("li", {}, make("img", { src: url, alt: `Image ${index + 1} to send` }), remove);
   }
 }

@@ -40,14 +40,14 @@ export function parseMarkdown(text) {
  * never parsed again.
  */
 export class MarkdownStream {
-  #settled = 0;
+  _settled = 0;
 
   /**
    * @param {string} text
    * @returns {{settled: Block[], open: Block[]}}
    */
   update(text) {
-    const rest = text.slice(this.#settled);
+    const rest = text.slice(this._settled);
     const lines = linesOf(rest);
     const placed = parseLines(lines, 0);
     // The last line may grow into something else. What begins two lines before it (a table needs
@@ -56,7 +56,7 @@ export class MarkdownStream {
     let count = 0;
     while ((placed[count + 1]?.start ?? complete) + 1 < complete) count += 1;
     const from = count < placed.length ? (placed[count]?.start ?? 0) : 0;
-    for (let line = 0; line < from; line += 1) this.#settled += (lines[line] ?? "").length + 1;
+    for (let line = 0; line < from; line += 1) this._settled += (lines[line] ?? "").length + 1;
     const blocks = placed.map(({ block }) => block);
     return { settled: blocks.slice(0, count), open: blocks.slice(count) };
   }
@@ -104,7 +104,8 @@ function parseBlock(lines, at, depth) {
   if (heading) {
     const level = heading[1]?.length ?? 1;
     return {
-      block: { type: "heading", level, children: parseInline(heading[2] ?? "") }, end: at + 1,
+      block: { type: "heading", level, children: parseInline(heading[2] ?? "") },
+      end: at + 1,
     };
   }
   if (RULE.test(line)) return { block: { type: "rule" }, end: at + 1 };
@@ -213,8 +214,13 @@ function isTop(first, line) {
  */
 function isTable(lines, at) {
   const below = lines[at + 1];
-  return below !== undefined && (lines[at] ?? "").includes("|") && below.includes("-") &&
-    TABLE_LINE.test(below) && cellsOf(lines[at] ?? "").length === cellsOf(below).length;
+  return (
+    below !== undefined &&
+    (lines[at] ?? "").includes("|") &&
+    below.includes("-") &&
+    TABLE_LINE.test(below) &&
+    cellsOf(lines[at] ?? "").length === cellsOf(below).length
+  );
 }
 
 /**
@@ -267,19 +273,23 @@ function cellsOf(line) {
 function parseParagraph(lines, at, depth) {
   let end = at + 1;
   while (
-    end < lines.length && !isBlank(lines[end]) && !isTable(lines, end) &&
+    end < lines.length &&
+    !isBlank(lines[end]) &&
+    !isTable(lines, end) &&
     !(depth < MAX_NESTING ? startsBlock(lines[end] ?? "") : FENCE.test(lines[end] ?? ""))
   ) {
     end += 1;
   }
-  const text = lines.slice(at, end).map((line) => line.trim()).join("\n");
+  const text = lines
+    .slice(at, end)
+    .map((line) => line.trim())
+    .join("\n");
   return { block: { type: "paragraph", children: parseInline(text) }, end };
 }
 
 /** @param {string} line */
 function startsBlock(line) {
-  return FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) ||
-    ITEM.test(line);
+  return FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || ITEM.test(line);
 }
 
 /** @param {string | undefined} line */

@@ -46,46 +46,46 @@ class InlineParser {
   parse() {
     while (this.at < this.text.length) {
       const character = this.text[this.at] ?? "";
-      const took = this.#take(character);
+      const took = this._take(character);
       if (!took) {
         this.plain += character;
         this.at += 1;
       }
     }
-    this.#flush();
+    this._flush();
     return this.nodes;
   }
 
   /** @param {string} character */
-  #take(character) {
+  _take(character) {
     switch (character) {
       case "\\":
-        return this.#takeEscape();
+        return this._takeEscape();
       case "\n":
-        this.#add({ type: "break" }, 1);
+        this._add({ type: "break" }, 1);
         return true;
       case "`":
-        return this.#takeCode();
+        return this._takeCode();
       case "*":
       case "_":
       case "~":
-        return this.#takeSpan(character);
+        return this._takeSpan(character);
       case "[":
-        return this.takesLinks && this.#takeLink(this.at);
+        return this.takesLinks && this._takeLink(this.at);
       case "!":
         // An image is named, not fetched.
-        return this.takesLinks && this.text[this.at + 1] === "[" && this.#takeLink(this.at + 1);
+        return this.takesLinks && this.text[this.at + 1] === "[" && this._takeLink(this.at + 1);
       case "<":
-        return this.takesLinks && this.#takeAngled();
+        return this.takesLinks && this._takeAngled();
       case "h":
       case "H":
-        return this.takesLinks && this.#takeAddress();
+        return this.takesLinks && this._takeAddress();
       default:
         return false;
     }
   }
 
-  #takeEscape() {
+  _takeEscape() {
     const next = this.text[this.at + 1];
     if (next === undefined || !/[!-/:-@[-`{-~]/.test(next)) return false;
     this.plain += next;
@@ -93,11 +93,11 @@ class InlineParser {
     return true;
   }
 
-  #takeCode() {
+  _takeCode() {
     let length = 1;
     while (this.text[this.at + length] === "`") length += 1;
     const marker = "`".repeat(length);
-    const end = this.#nextRun(marker, this.at + length);
+    const end = this._nextRun(marker, this.at + length);
     if (end < 0) {
       this.plain += marker;
       this.at += length;
@@ -105,31 +105,31 @@ class InlineParser {
     }
     const inside = this.text.slice(this.at + length, end).replaceAll("\n", " ");
     const isPadded = /^ .* $/.test(inside) && inside.trim() !== "";
-    this.#add({ type: "code", text: isPadded ? inside.slice(1, -1) : inside }, end + length - this.at);
+    this._add({ type: "code", text: isPadded ? inside.slice(1, -1) : inside }, end + length - this.at);
     return true;
   }
 
   /** @param {string} character */
-  #takeSpan(character) {
+  _takeSpan(character) {
     const isDouble = this.text[this.at + 1] === character;
     if (character === "~" && !isDouble) return false;
     for (const marker of isDouble ? [character + character, character] : [character]) {
       if (character === "~" && marker.length === 1) break;
       const start = this.at + marker.length;
-      if (!this.#opens(marker)) continue;
-      const end = this.#closerOf(marker, start + 1);
+      if (!this._opens(marker)) continue;
+      const end = this._closerOf(marker, start + 1);
       if (end < 0) continue;
       const inside = this.text.slice(start, end);
       const type = character === "~" ? "del" : marker.length === 2 ? "strong" : "em";
-      const children = this.#nested(inside, this.takesLinks);
-      this.#add({ type, children }, end + marker.length - this.at);
+      const children = this._nested(inside, this.takesLinks);
+      this._add({ type, children }, end + marker.length - this.at);
       return true;
     }
     return false;
   }
 
   /** @param {string} marker */
-  #opens(marker) {
+  _opens(marker) {
     const next = this.text[this.at + marker.length];
     if (next === undefined || /\s/.test(next)) return false;
     // 2*3*4 is a product.
@@ -141,7 +141,7 @@ class InlineParser {
    * @param {string} marker
    * @param {number} from
    */
-  #closerOf(marker, from) {
+  _closerOf(marker, from) {
     let places = this.closers.get(marker);
     if (places === undefined) {
       places = closersIn(this.text, marker);
@@ -158,8 +158,8 @@ class InlineParser {
   }
 
   /** @param {number} bracket */
-  #takeLink(bracket) {
-    const middle = this.#next("](", bracket);
+  _takeLink(bracket) {
+    const middle = this._next("](", bracket);
     if (middle < 0 || middle - bracket > MAX_LABEL) return false;
     const label = this.text.slice(bracket + 1, middle);
     if (label.includes("[")) return false;
@@ -167,30 +167,28 @@ class InlineParser {
       this.text.slice(middle + 2, middle + 2 + MAX_ADDRESS),
     );
     if (address === null || address[1] === undefined || !isAddress(address[1])) return false;
-    const children = this.#nested(label === "" ? address[1] : label, false);
-    this.#add(
-      { type: "link", href: address[1], children }, middle + 2 + address[0].length - this.at,
-    );
+    const children = this._nested(label === "" ? address[1] : label, false);
+    this._add({ type: "link", href: address[1], children }, middle + 2 + address[0].length - this.at);
     return true;
   }
 
-  #takeAngled() {
+  _takeAngled() {
     const piece = this.text.slice(this.at + 1, this.at + 1 + MAX_ADDRESS);
     const address = /^(https?:\/\/[^\s<>]+)>/i.exec(piece)?.[1];
     if (address === undefined || !isAddress(address)) return false;
     const children = [/** @type {Inline} */ ({ type: "text", text: address })];
-    this.#add({ type: "link", href: address, children }, address.length + 2);
+    this._add({ type: "link", href: address, children }, address.length + 2);
     return true;
   }
 
-  #takeAddress() {
+  _takeAddress() {
     if (/[\p{L}\p{N}]/u.test(this.text[this.at - 1] ?? "")) return false;
     if (!/^https?:\/\//i.test(this.text.slice(this.at, this.at + 8))) return false;
     const piece = this.text.slice(this.at, this.at + MAX_ADDRESS);
     const typed = /^https?:\/\/[^\s<>"'`*[\]|\\^{}]+/i.exec(piece)?.[0].replace(/[.,;:!?)]+$/, "");
     if (typed === undefined || !isAddress(typed)) return false;
     const children = [/** @type {Inline} */ ({ type: "text", text: typed })];
-    this.#add({ type: "link", href: typed, children }, typed.length);
+    this._add({ type: "link", href: typed, children }, typed.length);
     return true;
   }
 
@@ -199,7 +197,7 @@ class InlineParser {
    * @param {boolean} takesLinks
    * @returns {Inline[]}
    */
-  #nested(text, takesLinks) {
+  _nested(text, takesLinks) {
     if (this.depth + 1 >= MAX_NESTING) return [{ type: "text", text }];
     return new InlineParser(text, this.depth + 1, takesLinks).parse();
   }
@@ -209,7 +207,7 @@ class InlineParser {
    * @param {string} wanted
    * @param {number} from
    */
-  #next(wanted, from) {
+  _next(wanted, from) {
     const known = this.found.get(wanted);
     if (known !== undefined && (known < 0 || known >= from)) return known;
     const place = this.text.indexOf(wanted, from);
@@ -222,7 +220,7 @@ class InlineParser {
    * @param {string} marker
    * @param {number} from
    */
-  #nextRun(marker, from) {
+  _nextRun(marker, from) {
     const known = this.found.get(marker);
     if (known !== undefined && (known < 0 || known >= from)) return known;
     let place = this.text.indexOf(marker, from);
@@ -240,13 +238,13 @@ class InlineParser {
    * @param {Inline} node
    * @param {number} length
    */
-  #add(node, length) {
-    this.#flush();
+  _add(node, length) {
+    this._flush();
     this.nodes.push(node);
     this.at += length;
   }
 
-  #flush() {
+  _flush() {
     if (this.plain !== "") this.nodes.push({ type: "text", text: this.plain });
     this.plain = "";
   }

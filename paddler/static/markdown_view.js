@@ -60,8 +60,11 @@ function patchNode(parent, there, wanted) {
     if (wanted.data.startsWith(there.data)) there.appendData(wanted.data.slice(there.data.length));
     else there.data = wanted.data;
   } else if (
-    there instanceof Element && wanted instanceof Element && there.tagName === wanted.tagName &&
-    haveSameAttributes(there, wanted) && !there.matches("button")
+    there instanceof Element &&
+    wanted instanceof Element &&
+    there.tagName === wanted.tagName &&
+    haveSameAttributes(there, wanted) &&
+    !there.matches("button")
   ) {
     patch(there, [...wanted.childNodes], 0);
   } else {
@@ -74,8 +77,10 @@ function patchNode(parent, there, wanted) {
  * @param {Element} other
  */
 function haveSameAttributes(one, other) {
-  return one.attributes.length === other.attributes.length &&
-    [...one.attributes].every(({ name, value }) => other.getAttribute(name) === value);
+  return (
+    one.attributes.length === other.attributes.length &&
+    [...one.attributes].every(({ name, value }) => other.getAttribute(name) === value)
+  );
 }
 
 /** @param {Block} block @returns {HTMLElement} */
@@ -108,9 +113,12 @@ function showBlock(block) {
 function showFence(language, text) {
   const code = make("code", { text });
   return make(
-    "div", { class: "code-block" },
+    "div",
+    { class: "code-block" },
     make(
-      "div", { class: "code-head" }, make("span", { text: language }),
+      "div",
+      { class: "code-head" },
+      make("span", { text: language }),
       copyButton(() => code.textContent ?? "", "this code"),
     ),
     make("pre", { tabindex: "0", "aria-label": language === "" ? "Code" : `Code, ${language}` }, code),
@@ -120,12 +128,19 @@ function showFence(language, text) {
 /** @param {import("./markdown.js").Table} table */
 function showTable({ head, rows }) {
   return make(
-    "div", { class: "scroll", tabindex: "0" },
+    "div",
+    { class: "scroll", tabindex: "0" },
     make(
-      "table", {},
-      make("thead", {}, make("tr", {}, ...head.map((cell) => make("th", { scope: "col" }, ...cell.map(showInline))))),
+      "table",
+      {},
       make(
-        "tbody", {},
+        "thead",
+        {},
+        make("tr", {}, ...head.map((cell) => make("th", { scope: "col" }, ...cell.map(showInline)))),
+      ),
+      make(
+        "tbody",
+        {},
         ...rows.map((row) => make("tr", {}, ...row.map((cell) => make("td", {}, ...cell.map(showInline))))),
       ),
     ),
@@ -143,7 +158,8 @@ function showInline(node) {
       return make("br");
     case "link":
       return make(
-        "a", { href: node.href, target: "_blank", rel: "noopener noreferrer nofollow" },
+        "a",
+        { href: node.href, target: "_blank", rel: "noopener noreferrer nofollow" },
         ...node.children.map(showInline),
       );
     default:

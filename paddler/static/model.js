@@ -6,12 +6,13 @@ import { EFFECTS, changesBetween } from "./changes.js";
 import { announce, make, setHidden, setText } from "./dom.js";
 import { formatCount } from "./format.js";
 import { isSameReference } from "./model_address.js";
+import { ModelMetadata } from "./model_metadata.js";
 import { ParameterFields } from "./parameter_fields.js";
 import { PRESETS } from "./presets.js";
 import { RolloutView } from "./rollout_view.js";
 import { SourceFields } from "./source_fields.js";
 import { TemplateEditor } from "./template_editor.js";
-import { PATHS, agentPath } from "./wire.js";
+import { PATHS } from "./wire.js";
 
 /**
  * @typedef {import("./panel.js").Context} Context
@@ -53,39 +54,75 @@ class ModelPage {
     this._seen = "";
     this._isBusy = false;
     this._isMounted = true;
-    this._metadataOf = "";
-    /** @type {Record<string, string> | null} */
-    this._metadata = null;
+    this._metadata = new ModelMetadata(api, live, this._aborter.signal, () => this._showChanged());
     /** The fingerprint of what was applied here, until all agents run it. @type {string | null} */
     this._goal = null;
     const changed = () => this._showChanged();
     this._status = make("p", { class: "page-status", role: "status", text: "Loading the desired state…" });
     this._again = make("button", { type: "button", hidden: true, onClick: () => this._load() }, "Try again");
-    this._model = new SourceFields("model", "Model", {
-      hub: "Hugging Face Hub", url: "Web address", local: "File on the agents", none: "No model (unload)",
-    }, changed);
-    this._projection = new SourceFields("projection", "Multimodal projection, for models that see images", {
-      hub: "Hugging Face Hub", url: "Web address", local: "File on the agents", none: "None",
-    }, changed);
+    const help =
+      "A GGUF file. An address of the Hub may be pasted into its repository field; a " +
+      "private one needs HF_TOKEN on the agents.";
+    this._model = new SourceFields(
+      "model",
+      "Model",
+      help,
+      {
+        hub: "Hugging Face Hub",
+        url: "Web address",
+        local: "File on the agents",
+        none: "No model (unload)",
+      },
+      changed,
+    );
+    const eyes = "The part of a model that sees images, made for just that model.";
+    this._projection = new SourceFields(
+      "projection",
+      "Multimodal projection",
+      eyes,
+      {
+        hub: "Hugging Face Hub",
+        url: "Web address",
+        local: "File on the agents",
+        none: "None",
+      },
+      changed,
+    );
     this._parameters = new ParameterFields(changed);
-    this._editor = new TemplateEditor(this._api, changed, () => this._readModelTemplate());
+    this._editor = new TemplateEditor(this._api, changed, () => this._metadata.readTemplate());
     this._modelsTemplate = make("input", {
-      type: "radio", name: "template", id: "template-models", value: "models", onChange: changed,
+      type: "radio",
+      name: "template",
+      id: "template-models",
+      value: "models",
+      onChange: changed,
     });
     this._ownTemplate = make("input", {
-      type: "radio", name: "template", id: "template-own", value: "own", onChange: changed,
+      type: "radio",
+      name: "template",
+      id: "template-own",
+      value: "own",
+      onChange: changed,
     });
     this._elsewhere = make("div", { class: "notice", role: "status", hidden: true });
     this._refusal = make("div", { class: "failure", role: "alert", tabindex: "-1" });
     this._apply = make("button", { type: "submit", class: "primary" }, "Review and apply…");
     this._discard = make(
-      "button", { type: "button", onClick: () => this._fill(this._base) }, "Discard changes",
+      "button",
+      { type: "button", onClick: () => this._fill(this._base) },
+      "Discard changes",
     );
     this._count = make("span", { class: "hint", role: "status" });
     this._form = make(
-      "form", { class: "model-form", novalidate: true, hidden: true },
-      this._presets(), this._model.element, this._projection.element, this._templateFields(),
-      make("h2", { text: "Inference parameters" }), this._parameters.element, this._refusal,
+      "form",
+      { class: "model-form", novalidate: true, hidden: true },
+      this._presets(),
+      this._model.element,
+      this._projection.element,
+      this._templateFields(),
+      make("h2", { text: "Inference parameters" }),
+      this._parameters.element,
+      this._refusal,
       make("div", { class: "apply-bar" }, this._apply, this._discard, this._count),
     );
     this._form.addEventListener("submit", (event) => {
@@ -94,13 +131,20 @@ class ModelPage {
     });
     this._rollout = new RolloutView();
     this._undo = make(
-      "button", { type: "button", hidden: true, onClick: () => this._putBack() }, "Put the former state back…",
+      "button",
+      { type: "button", hidden: true, onClick: () => this._putBack() },
+      "Put the former state back…",
     );
     root.append(
-      make("h1", { text: "Model" }), this._status, this._again, this._elsewhere,
+      make("h1", { text: "Model" }),
+      this._status,
+      this._again,
+      this._elsewhere,
       make(
-        "section", { class: "card", "aria-labelledby": "rollout-title" },
-        make("h2", { id: "rollout-title", text: "On the agents" }), this._rollout.element,
+        "section",
+        { class: "card", "aria-labelledby": "rollout-title" },
+        make("h2", { id: "rollout-title", text: "On the agents" }),
+        this._rollout.element,
         make("p", {}, this._undo),
       ),
       this._form,
@@ -131,7 +175,8 @@ class ModelPage {
 
   _presets() {
     const select = make(
-      "select", { id: "preset", "aria-describedby": "preset-about" },
+      "select",
+      { id: "preset", "aria-describedby": "preset-about" },
       make("option", { value: "", text: "Choose…" }),
       ...PRESETS.map(({ name }, index) => make("option", { value: index, text: name })),
     );
@@ -145,24 +190,28 @@ class ModelPage {
       }
     });
     return make(
-      "div", { class: "field" }, make("label", { for: "preset", text: "Start from a known small model" }),
-      select, about,
+      "div",
+      { class: "field" },
+      make("label", { for: "preset", text: "Start from a known small model" }),
+      select,
+      about,
     );
   }
 
   _templateFields() {
     return make(
-      "fieldset", { class: "source", id: "template" }, make("legend", { text: "Chat template" }),
+      "fieldset",
+      { class: "source", id: "template" },
+      make("legend", { text: "Chat template" }),
+      make("p", {
+        class: "help",
+        text:
+          "It makes a prompt of a conversation. Most models carry one; without any, a model " +
+          "for chat fails to load. The text of an own one is kept while it is not used.",
+      }),
       make(
-        "p",
-        {
-          class: "help",
-          text: "It makes a prompt of a conversation. Most models carry one; without any, a model " +
-            "for chat fails to load. The text of an own one is kept while it is not used.",
-        },
-      ),
-      make(
-        "div", { class: "choices" },
+        "div",
+        { class: "choices" },
         make("label", { for: "template-models" }, this._modelsTemplate, " The model's own (recommended)"),
         make("label", { for: "template-own" }, this._ownTemplate, " My own"),
       ),
@@ -193,7 +242,7 @@ class ModelPage {
     setHidden(this._form, false);
     setHidden(this._elsewhere, true);
     this._fill(state);
-    this._readMetadata(this._live.state);
+    this._metadata.follow(this._live.state);
   }
 
   /** @param {DesiredState | null} state */
@@ -242,7 +291,7 @@ class ModelPage {
     setText(this._count, isChanged ? formatCount(Math.max(count, 1), "change") : "Nothing is changed.");
     this._discard.disabled = !isChanged || this._isBusy;
     const isLoaded = isSameReference(draft.model, this._base.model);
-    this._parameters.setMetadata(isLoaded ? this._metadata : null);
+    this._parameters.setMetadata(isLoaded ? this._metadata.values : null);
   }
 
   // --- applying ----------------------------------------------------------------------------
@@ -250,9 +299,7 @@ class ModelPage {
   async _submit() {
     if (this._isBusy || this._base === null) return;
     setText(this._refusal, "");
-    const faulty = [
-      ...this._model.check(), ...this._projection.check(), ...this._parameters.check().faulty,
-    ];
+    const faulty = [...this._model.check(), ...this._projection.check(), ...this._parameters.check().faulty];
     if (faulty.length > 0) {
       this._refuse(`${formatCount(faulty.length, "field")} cannot be as filled in; see below each.`);
       faulty[0]?.focus();
@@ -293,6 +340,8 @@ class ModelPage {
   /** @param {DesiredState} state */
   async _put(state) {
     const before = this._base;
+    setText(this._apply, "Applying…");
+    setText(this._status, "");
     try {
       // Between the review and now somebody may have changed it, too.
       const current = await this._api.getJson(PATHS.desiredState, this._aborter.signal);
@@ -335,7 +384,10 @@ class ModelPage {
    */
   _showConflict(base, mine, theirs) {
     showConflict({
-      base, mine, theirs, who: this._whoChanged(),
+      base,
+      mine,
+      theirs,
+      who: this._whoChanged(),
       onTheirs: () => this._take(theirs),
       onMerged: (merged) => {
         this._take(theirs);
@@ -356,7 +408,7 @@ class ModelPage {
     this._isBusy = isBusy;
     this._apply.disabled = isBusy;
     this._form.setAttribute("aria-busy", String(isBusy));
-    setText(this._apply, isBusy ? "Applying…" : "Review and apply…");
+    if (!isBusy) setText(this._apply, "Review and apply…");
     this._showChanged();
   }
 
@@ -373,7 +425,7 @@ class ModelPage {
     const fingerprint = state.desired?.fingerprint ?? "";
     if (this._base !== null && this._seen === "") this._seen = fingerprint;
     if (this._base !== null && !this._isBusy && fingerprint !== this._seen) this._onElsewhere(fingerprint);
-    this._readMetadata(state);
+    this._metadata.follow(state);
   }
 
   /** The state is another one now, maybe by this page's own doing. @param {string} fingerprint */
@@ -390,9 +442,20 @@ class ModelPage {
     }
     this._elsewhere.replaceChildren(
       make("p", { text: `${this._whoChanged()} Your changes are still here, and not applied.` }),
-      make("p", { class: "actions" }, make("button", { type: "button", onClick: () => {
-        if (this._base) this._showConflict(this._base, this._draft(), current);
-      } }, "See what changed…")),
+      make(
+        "p",
+        { class: "actions" },
+        make(
+          "button",
+          {
+            type: "button",
+            onClick: () => {
+              if (this._base) this._showConflict(this._base, this._draft(), current);
+            },
+          },
+          "See what changed…",
+        ),
+      ),
     );
     setHidden(this._elsewhere, false);
   }
@@ -402,34 +465,5 @@ class ModelPage {
     const event = [...events].reverse().find(({ kind }) => kind === "state_changed");
     const who = event?.detail.by;
     return `Somebody else${typeof who === "string" ? ` (${who})` : ""} changed the state meanwhile.`;
-  }
-
-  /** Metadata of the model in force, of an agent that runs it. @param {LiveState} state */
-  async _readMetadata(state) {
-    const fingerprint = state.desired?.fingerprint ?? "";
-    const agent = [...state.facts.values()].find(
-      ({ details }) => details?.applied_state === fingerprint && details.loaded_model !== null,
-    );
-    const wanted = agent === undefined || fingerprint === "" ? "" : fingerprint;
-    if (wanted === this._metadataOf) return;
-    this._metadataOf = wanted;
-    this._metadata = null;
-    if (agent !== undefined && wanted !== "") {
-      const answer = await this._api
-        .getJson(agentPath(agent.id, "model_metadata"), this._aborter.signal).catch(() => null);
-      if (wanted === this._metadataOf) this._metadata = answer?.metadata ?? null;
-    }
-    if (this._isMounted) this._showChanged();
-  }
-
-  /** @returns {Promise<string | null>} */
-  async _readModelTemplate() {
-    for (const { id, details } of this._live.state.facts.values()) {
-      if (!details?.loaded_model) continue;
-      const answer = await this._api.getJson(agentPath(id, "model_metadata"), this._aborter.signal);
-      const template = answer?.metadata?.["tokenizer.chat_template"];
-      if (typeof template === "string") return template;
-    }
-    return null;
   }
 }

@@ -71,9 +71,10 @@ export function problemsOf(fields) {
   const problems = {};
   if (fields.kind === "hub") {
     if (!REPO.test(fields.repo)) {
-      problems.repo = fields.repo === ""
-        ? "Fill in the repository, for example Qwen/Qwen3-0.6B-GGUF."
-        : `“${fields.repo}” is no repository; write OWNER/NAME, for example Qwen/Qwen3-0.6B-GGUF.`;
+      problems.repo =
+        fields.repo === ""
+          ? "Fill in the repository, for example Qwen/Qwen3-0.6B-GGUF."
+          : `“${fields.repo}” is no repository; write OWNER/NAME, for example Qwen/Qwen3-0.6B-GGUF.`;
     }
     if (fields.file.trim() === "") {
       problems.file = "Fill in the file, for example Qwen3-0.6B-Q8_0.gguf.";
@@ -85,9 +86,10 @@ export function problemsOf(fields) {
     }
   } else if (fields.kind === "url") {
     if (!isWebAddress(fields.url)) {
-      problems.url = fields.url.trim() === ""
-        ? "Fill in an address that begins with https:// or http://."
-        : `“${fields.url}” is no address that begins with https:// or http:// and names a host.`;
+      problems.url =
+        fields.url.trim() === ""
+          ? "Fill in an address that begins with https:// or http://."
+          : `“${fields.url}” is no address that begins with https:// or http:// and names a host.`;
     }
   } else if (fields.kind === "local" && fields.path.trim() === "") {
     problems.path = "Fill in the path of the file on the agents' machines.";
@@ -152,7 +154,8 @@ export function parseAddress(text) {
   }
   if (/^(\.{0,2}\/|[A-Za-z]:[\\/])/.test(typed)) return { reference: { LocalToAgent: text } };
   return {
-    error: `“${typed}” may be a file on the agents or on the Hub; choose the source, or write ` +
+    error:
+      `“${typed}” may be a file on the agents or on the Hub; choose the source, or write ` +
       "hf:OWNER/REPO/FILE, https://… or agent:PATH.",
   };
 }
@@ -211,7 +214,8 @@ function isOfHub(text) {
  * @returns {{reference: ModelReference} | {error: string}}
  */
 function parseHubAddress(address) {
-  const shape = `“${address}”: the Hub's addresses of files look like ` +
+  const shape =
+    `“${address}”: the Hub's addresses of files look like ` +
     "https://huggingface.co/OWNER/REPO/blob/main/FILE.gguf.";
   const path = address.replace(/^[a-z]+:\/\/[^/?#]*/i, "").replace(/[?#].*$/s, "");
   const parts = path.split("/").slice(1).map(decoded);

@@ -29,10 +29,14 @@ export class ParameterFields {
     /** @type {Record<string, string> | null} */
     this._metadata = null;
     this._resetAll = make(
-      "button", { type: "button", onClick: () => this._reset(this._rows) }, "Reset all to the defaults",
+      "button",
+      { type: "button", onClick: () => this._reset(this._rows) },
+      "Reset all to the defaults",
     );
     this.element = make(
-      "div", { class: "parameters" }, ...GROUPS.map((group) => this._group(group)),
+      "div",
+      { class: "parameters" },
+      ...GROUPS.map((group) => this._group(group)),
       make("p", { class: "actions" }, this._resetAll),
     );
   }
@@ -100,7 +104,9 @@ export class ParameterFields {
   /** @param {{id: string, title: string}} group */
   _group({ id, title }) {
     return make(
-      "fieldset", { class: "parameter-group" }, make("legend", { text: title }),
+      "fieldset",
+      { class: "parameter-group" },
+      make("legend", { text: title }),
       ...this._rows.filter((row) => row.parameter.group === id).map((row) => row.element),
     );
   }
@@ -119,25 +125,34 @@ export class ParameterFields {
     const reset = make(
       "button",
       {
-        type: "button", class: "reset", onClick: () => this._reset([row]),
+        type: "button",
+        class: "reset",
+        onClick: () => this._reset([row]),
         "aria-label": `Reset to ${describeValue(parameter.standard)}: ${parameter.label}`,
       },
       `Reset to ${describeValue(parameter.standard)}`,
     );
     const label = make(
-      "label", { for: id }, parameter.label, make("code", { class: "key", text: parameter.key }),
+      "label",
+      { for: id },
+      parameter.label,
+      make("code", { class: "key", text: parameter.key }),
     );
     const inside = parameter.kind === "switch" ? [control, label, mark] : [label, mark];
     const element = make(
-      "div", { class: "field parameter", "data-parameter": parameter.key },
+      "div",
+      { class: "field parameter", "data-parameter": parameter.key },
       make("div", { class: "field-head" }, ...inside),
       make("p", { class: "help", id: `${id}-help`, text: describeHelp(parameter) }),
       make(
-        "div", { class: "field-input" },
+        "div",
+        { class: "field-input" },
         ...(parameter.kind === "switch" ? [] : [control]),
-        parameter.unit ? make("span", { class: "unit", text: parameter.unit }) : null, reset,
+        parameter.unit ? make("span", { class: "unit", text: parameter.unit }) : null,
+        reset,
       ),
-      errorOf(id), hint,
+      errorOf(id),
+      hint,
     );
     /** @type {Row} */
     const row = { parameter, element, control, mark, hint, reset };
@@ -201,18 +216,26 @@ function describeHelp(parameter) {
  */
 function makeControl(parameter, id, onChange, onLeave) {
   const common = {
-    id, "aria-describedby": `${id}-help ${id}-error ${id}-hint`, onInput: onChange, onBlur: onLeave,
+    id,
+    "aria-describedby": `${id}-help ${id}-error ${id}-hint`,
+    onInput: onChange,
+    onBlur: onLeave,
   };
   if (parameter.kind === "switch") return make("input", { type: "checkbox", ...common });
   if (parameter.kind === "choice") {
     return make(
-      "select", common, ...(parameter.choices ?? []).map((choice) => make("option", { text: choice })),
+      "select",
+      common,
+      ...(parameter.choices ?? []).map((choice) => make("option", { text: choice })),
     );
   }
   return make("input", {
-    type: "number", step: parameter.kind === "integer" ? "1" : "any", required: true,
+    type: "number",
+    step: parameter.kind === "integer" ? "1" : "any",
+    required: true,
     inputmode: parameter.kind === "integer" && (parameter.min ?? 0) >= 0 ? "numeric" : "text",
-    min: parameter.kind === "integer" ? parameter.min : undefined, ...common,
+    min: parameter.kind === "integer" ? parameter.min : undefined,
+    ...common,
   });
 }
 
@@ -227,7 +250,9 @@ function readControl({ parameter, control }) {
   if (control instanceof HTMLSelectElement) return { value: control.value };
   if (control.type === "checkbox") return { value: control.checked };
   if (control.validity.badInput) {
-    return { error: `This is no number. It must be ${parameter.kind === "integer" ? "a whole number" : "a number"}: ${parameter.range}.` };
+    return {
+      error: `This is no number. It must be ${parameter.kind === "integer" ? "a whole number" : "a number"}: ${parameter.range}.`,
+    };
   }
   return readNumber(parameter, control.value);
 }

@@ -56,7 +56,10 @@ class PromptPage {
     this._images = new ImagePicker(conversation.images, () => this._showComposer());
     this._log = make("div", { class: "log", role: "region", "aria-labelledby": "log-title" });
     this._area = make("textarea", {
-      id: "message", rows: 2, placeholder: "Ask something…", "aria-describedby": "message-keys",
+      id: "message",
+      rows: 2,
+      placeholder: "Ask something…",
+      "aria-describedby": "message-keys",
       onInput: () => {
         conversation.draft = this._area.value;
         this._grow();
@@ -65,18 +68,30 @@ class PromptPage {
       onKeydown: (event) => this._onKey(/** @type {KeyboardEvent} */ (event)),
       onBlur: () => conversation.keep(),
       onPaste: (event) => {
-        if (this._images.takeFrom(/** @type {ClipboardEvent} */ (event).clipboardData)) event.preventDefault();
+        if (this._images.takeFrom(/** @type {ClipboardEvent} */ (event).clipboardData))
+          event.preventDefault();
       },
     });
     this._area.value = conversation.draft;
     this._send = make("button", { type: "submit", class: "primary" }, "Send");
     this._stop = make("button", { type: "button", class: "danger", onClick: () => this._onStop() }, "Stop");
     this._composer = make(
-      "form", { class: "composer card", "aria-label": "Your message" },
-      make("label", { for: "message", class: "off-screen", text: "Message" }), this._images.element, this._area,
+      "form",
+      { class: "composer card", "aria-label": "Your message" },
+      make("label", { for: "message", class: "off-screen", text: "Message" }),
+      this._images.element,
+      this._area,
       make(
-        "div", { class: "composer-bar" }, this._send, this._stop, this._images.button,
-        make("span", { class: "help", id: "message-keys", text: "Enter sends, Shift+Enter breaks the line. Drop or paste images." }),
+        "div",
+        { class: "composer-bar" },
+        this._send,
+        this._stop,
+        this._images.button,
+        make("span", {
+          class: "help",
+          id: "message-keys",
+          text: "Enter sends, Shift+Enter breaks the line. Drop or paste images.",
+        }),
       ),
     );
     this._composer.addEventListener("submit", (event) => {
@@ -85,8 +100,12 @@ class PromptPage {
     });
     this._clear = make("button", { type: "button", class: "small", onClick: () => this._onClear() }, "Clear");
     const talk = make(
-      "div", { class: "talk" }, make("h2", { id: "log-title", class: "off-screen", text: "Conversation" }),
-      this._toolbar(), this._log, this._composer,
+      "div",
+      { class: "talk" },
+      make("h2", { id: "log-title", class: "off-screen", text: "Conversation" }),
+      this._toolbar(),
+      this._log,
+      this._composer,
     );
     this._chat = make("div", { class: "chat" }, talk, this._settings.element);
     this._chat.addEventListener("dragover", (event) => this._onDrag(event, true));
@@ -119,13 +138,26 @@ class PromptPage {
       this._isPlain = plain.checked;
       this._showTurns();
     });
-    const save = make("button", { type: "button", class: "small", onClick: () => this._export() }, "Save as JSON");
+    const save = make(
+      "button",
+      { type: "button", class: "small", onClick: () => this._export() },
+      "Save as JSON",
+    );
     const labelled = (/** @type {HTMLButtonElement} */ button, /** @type {string} */ text) =>
       make("span", { class: "labelled" }, `${text} `, button);
     return make(
-      "div", { class: "toolbar", role: "group", "aria-label": "Conversation" }, this._clear, save,
-      labelled(copyButton(() => this._asJson(), "the conversation as JSON"), "JSON"),
-      labelled(copyButton(() => this._asCurl(), "the request as a curl line"), "curl"),
+      "div",
+      { class: "toolbar", role: "group", "aria-label": "Conversation" },
+      this._clear,
+      save,
+      labelled(
+        copyButton(() => this._asJson(), "the conversation as JSON"),
+        "JSON",
+      ),
+      labelled(
+        copyButton(() => this._asCurl(), "the request as a curl line"),
+        "curl",
+      ),
       make("label", { for: "as-text" }, plain, " Answers as plain text"),
     );
   }
@@ -322,15 +354,17 @@ class PromptPage {
     const isLast = index === this._conversation.turns.length - 1;
     /** @param {string} text @param {() => void} act */
     const action = (text, act) => make("button", { type: "button", class: "small", onClick: act }, text);
-    if (turn.role === "tool") return toolView(turn);
+    const askAgain = isLast ? [action("Ask again", () => this._retry(index + 1))] : [];
+    if (turn.role === "tool") return toolView(turn, askAgain);
     if (turn.role === "user") {
       const isLastOfMine = !this._conversation.turns.slice(index + 1).some(({ role }) => role === "user");
-      const actions = isLastOfMine ? [action("Edit", () => this._edit(index))] : [];
-      if (isLast) actions.push(action("Ask again", () => this._retry(index + 1)));
-      return userView(turn, actions);
+      const edit = isLastOfMine ? [action("Edit", () => this._edit(index))] : [];
+      return userView(turn, [...edit, ...askAgain]);
     }
     const actions = isLast ? [action("Try again", () => this._retry(index))] : [];
-    const view = new AnswerView(turn.answer, this._isPlain, actions, (results) => this._giveBack(index, results));
+    const view = new AnswerView(turn.answer, this._isPlain, actions, (results) =>
+      this._giveBack(index, results),
+    );
     if (isLast) this._last = view;
     else view.settleCalls();
     return view.element;

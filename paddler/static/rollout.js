@@ -1,7 +1,7 @@
 // @ts-check
 // How far each agent is with the state that it is to run.
 
-import { agentName, formatBytes, formatDuration } from "./format.js";
+import { agentName, formatBytes, formatCount, formatDuration } from "./format.js";
 
 /**
  * @typedef {import("./wire.js").AgentSnapshot} AgentSnapshot
@@ -13,6 +13,7 @@ import { agentName, formatBytes, formatDuration } from "./format.js";
  * @property {string} id
  * @property {string} name
  * @property {boolean} isDone it runs what it is to run
+ * @property {boolean} isAtWork it does something about it right now
  * @property {string} words
  * @property {number | null} fraction of what it does, if that is known
  * @property {AgentIssue[]} issues of this state, not of an older one
@@ -40,17 +41,19 @@ export function progressOf(agent, facts, fingerprint) {
   const details = facts?.details ?? null;
   const known = { id: agent.id, name: agentName(agent) };
   if (details === null) {
-    return { ...known, isDone: false, words: "Has not told anything yet", fraction: null, issues: [] };
+    const words = "Has not told anything yet";
+    return { ...known, isDone: false, isAtWork: true, words, fraction: null, issues: [] };
   }
   // Until it has heard of this state, its issues are those of another one.
   const hasHeard = details.wanted_state === fingerprint;
   const issues = hasHeard ? agent.issues : [];
   if (details.applied_state === fingerprint) {
-    const words = details.phase === "idle" ? "Has no model to run, as asked for" : servesWords(agent);
-    return { ...known, isDone: true, words, fraction: 1, issues };
+    const words = doneWords(agent, details.phase === "idle", facts?.is_drained ?? false);
+    return { ...known, isDone: true, isAtWork: false, words, fraction: 1, issues };
   }
-  if (!hasHeard) return { ...known, isDone: false, words: "Is told the state", fraction: null, issues };
-  return { ...known, isDone: false, ...activityOf(agent, details), issues };
+  const isAtWork = details.phase !== "retrying";
+  const activity = hasHeard ? activityOf(agent, details) : { words: "Is told the state", fraction: null };
+  return { ...known, isDone: false, isAtWork, ...activity, issues };
 }
 
 /**
@@ -67,9 +70,15 @@ export function summaryOf(all) {
   return `${done} of ${all.length} ${all.length === 1 ? "agent" : "agents"} run this state.${rest}`;
 }
 
-/** @param {AgentSnapshot} agent */
-function servesWords(agent) {
-  return `Serves with ${agent.slots_total} ${agent.slots_total === 1 ? "slot" : "slots"}`;
+/**
+ * @param {AgentSnapshot} agent
+ * @param {boolean} isIdle
+ * @param {boolean} isDrained
+ */
+function doneWords(agent, isIdle, isDrained) {
+  if (isIdle) return "Has no model to run, as asked for";
+  if (isDrained) return "Runs it, and is drained: it takes no requests until it is resumed";
+  return `Serves with ${formatCount(agent.slots_total, "slot")}`;
 }
 
 /**
@@ -81,7 +90,9 @@ function activityOf(agent, details) {
     const { download_current: current, download_total: total } = agent;
     const isKnown = !agent.download_indeterminate && total > 0;
     const parts = [
-      agent.download_filename === null ? WORDS.downloading : `${WORDS.downloading} ${agent.download_filename}`,
+      agent.download_filename === null
+        ? WORDS.downloading
+        : `${WORDS.downloading} ${agent.download_filename}`,
       isKnown
         ? `${Math.floor((100 * current) / total)}%, ${formatBytes(current)} of ${formatBytes(total)}`
         : formatBytes(current),
@@ -94,8 +105,9 @@ function activityOf(agent, details) {
     const percent = Math.floor(100 * details.load_fraction);
     return { words: `${WORDS.loading} · ${percent}%`, fraction: details.load_fraction };
   }
-  const words = details.phase === "serving"
-    ? "Serves the former state, and makes ready for this one"
-    : WORDS[details.phase];
+  const words =
+    details.phase === "serving"
+      ? "Serves the former state, and makes ready for this one"
+      : WORDS[details.phase];
   return { words, fraction: null };
 }

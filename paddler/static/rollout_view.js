@@ -45,7 +45,10 @@ export class RolloutView {
     for (const id of [...this._rows.keys()]) {
       if (!shown.some((progress) => progress.id === id)) this._rows.delete(id);
     }
-    arrange(this._list, shown.map((progress) => this._row(progress).element));
+    arrange(
+      this._list,
+      shown.map((progress) => this._row(progress).element),
+    );
     setHidden(this._list, shown.length === 0);
     setText(this._more, all.length > shown.length ? `… and ${all.length - shown.length} more.` : "");
     const summary = summaryOf(all);
@@ -66,7 +69,8 @@ export class RolloutView {
     setText(row.name, progress.name);
     setText(row.words, progress.words);
     setAttribute(row.element, "data-done", progress.isDone ? "" : null);
-    setHidden(row.bar, progress.isDone);
+    setAttribute(row.element, "data-still", progress.isAtWork ? null : "");
+    setHidden(row.bar, !progress.isAtWork);
     setAttribute(row.bar, "aria-label", `${progress.name}: progress`);
     if (progress.fraction === null) row.bar.removeAttribute("value");
     else row.bar.value = progress.fraction;
@@ -83,9 +87,13 @@ export class RolloutView {
 function showIssue(issue) {
   const { title, paddler, you, more } = describeIssue(issue);
   return make(
-    "li", {}, make("strong", { text: title }),
+    "li",
+    {},
+    make("strong", { text: title }),
     make("p", { text: `${paddler} ${you}` }),
-    more === null ? null : make("details", {}, make("summary", { text: more.label }), make("pre", { text: more.text })),
+    more === null
+      ? null
+      : make("details", {}, make("summary", { text: more.label }), make("pre", { text: more.text })),
   );
 }
 

@@ -35,29 +35,56 @@ export class SettingsFields {
     this._controls = new Map();
     this._summary = make("span", { class: "hint" });
     this._folded = make(
-      "details", { class: "settings-more" }, make("summary", {}, "Sampling, schema and tools ", this._summary),
+      "details",
+      { class: "settings-more" },
+      make("summary", {}, "Sampling, schema and tools ", this._summary),
       make(
-        "div", { class: "settings-grid" },
+        "div",
+        { class: "settings-grid" },
         ...NUMBER_SETTINGS.map(({ key, label, range }) =>
-          this._field(key, label, `${range}. Empty: the fleet's.`, make("input", { type: "text", inputmode: "decimal" })),
+          this._field(
+            key,
+            label,
+            `${range}. Empty: the fleet's.`,
+            make("input", { type: "text", inputmode: "decimal" }),
+          ),
         ),
       ),
-      this._field("stop", "Stop texts, one a line", "An answer ends before any of them.", make("textarea", { rows: 2 })),
       this._field(
-        "schema", "JSON schema of the answer", "The answer is JSON that it allows.",
-        make("textarea", { rows: 4, placeholder: '{"type": "object", "properties": {"city": {"type": "string"}}}' }),
+        "stop",
+        "Stop texts, one a line",
+        "An answer ends before any of them.",
+        make("textarea", { rows: 2 }),
       ),
       this._field(
-        "tools", "Tools (JSON)", "Functions that the model may call; you give back what they return.",
+        "schema",
+        "JSON schema of the answer",
+        "The answer is JSON that it allows.",
+        make("textarea", {
+          rows: 4,
+          placeholder: '{"type": "object", "properties": {"city": {"type": "string"}}}',
+        }),
+      ),
+      this._field(
+        "tools",
+        "Tools (JSON)",
+        "Functions that the model may call; you give back what they return.",
         make("textarea", { rows: 6, placeholder: TOOL_EXAMPLE }),
       ),
       this._switch("mustCall", "The model must call a tool"),
     );
     this.element = make(
-      "section", { class: "card settings", "aria-labelledby": "settings-title" },
+      "section",
+      { class: "card settings", "aria-labelledby": "settings-title" },
       make("h2", { id: "settings-title", text: "How to ask" }),
-      this._field("system", "System prompt", "", make("textarea", { rows: 2, placeholder: "You are a helpful assistant." })),
-      this._switch("thinks", "Let the model reason first, if it can"), this._folded,
+      this._field(
+        "system",
+        "System prompt",
+        "",
+        make("textarea", { rows: 2, placeholder: "You are a helpful assistant." }),
+      ),
+      this._switch("thinks", "Let the model reason first, if it can"),
+      this._folded,
     );
     this._show();
   }
@@ -109,8 +136,12 @@ export class SettingsFields {
     });
     this._controls.set(key, control);
     return make(
-      "div", { class: "field" }, make("label", { for: id, text: label }), control,
-      make("p", { class: "help", id: `${id}-help`, text: help }), errorOf(id),
+      "div",
+      { class: "field" },
+      make("label", { for: id, text: label }),
+      control,
+      make("p", { class: "help", id: `${id}-help`, text: help }),
+      errorOf(id),
     );
   }
 

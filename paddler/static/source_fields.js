@@ -4,7 +4,14 @@
 import { make, setHidden, setText } from "./dom.js";
 import { errorOf, showError } from "./field_error.js";
 import {
-  MAIN, describeReference, emptyFields, fieldsOf, hintOf, pageOf, parseAddress, problemsOf,
+  MAIN,
+  describeReference,
+  emptyFields,
+  fieldsOf,
+  hintOf,
+  pageOf,
+  parseAddress,
+  problemsOf,
   referenceOf,
 } from "./model_address.js";
 
@@ -27,10 +34,11 @@ export class SourceFields {
   /**
    * @param {string} id begins the ids of all fields
    * @param {string} legend
+   * @param {string} help
    * @param {Record<SourceKind, string>} words what each source is called here
    * @param {() => void} onChange
    */
-  constructor(id, legend, words, onChange) {
+  constructor(id, legend, help, words, onChange) {
     this._onChange = onChange;
     /** @type {Record<string, HTMLInputElement>} */
     this._inputs = {};
@@ -41,15 +49,24 @@ export class SourceFields {
     const choices = make("div", { class: "choices" });
     for (const kind of /** @type {const} */ (["hub", "url", "local", "none"])) {
       const input = make("input", {
-        type: "radio", name: `${id}-kind`, id: `${id}-${kind}`, value: kind, onChange: () => this._changed(),
+        type: "radio",
+        name: `${id}-kind`,
+        id: `${id}-${kind}`,
+        value: kind,
+        onChange: () => this._changed(),
       });
       this._kinds[kind] = input;
       choices.append(make("label", { for: input.id }, input, ` ${words[kind]}`));
     }
     this._rows = FIELDS.map((field) => this._row(id, field));
     this.element = make(
-      "fieldset", { class: "source", id },
-      make("legend", { text: legend }), choices, ...this._rows.map(({ row }) => row), this._hint,
+      "fieldset",
+      { class: "source", id },
+      make("legend", { text: legend }),
+      make("p", { class: "help", text: help }),
+      choices,
+      ...this._rows.map(({ row }) => row),
+      this._hint,
       make("p", {}, this._page),
     );
     this.write("None");
@@ -101,13 +118,23 @@ export class SourceFields {
   _row(id, { name, kind, label, example }) {
     const inputId = `${id}-${name}`;
     const input = make("input", {
-      type: "text", id: inputId, placeholder: example, spellcheck: "false", autocomplete: "off",
-      autocapitalize: "off", "aria-describedby": `${inputId}-error ${id}-hint`,
-      onInput: () => this._typed(name), onBlur: () => this._left(name),
+      type: "text",
+      id: inputId,
+      placeholder: example,
+      spellcheck: "false",
+      autocomplete: "off",
+      autocapitalize: "off",
+      "aria-describedby": `${inputId}-error ${id}-hint`,
+      onInput: () => this._typed(name),
+      onBlur: () => this._left(name),
     });
     this._inputs[name] = input;
     const row = make(
-      "div", { class: "field" }, make("label", { for: inputId, text: label }), input, errorOf(inputId),
+      "div",
+      { class: "field" },
+      make("label", { for: inputId, text: label }),
+      input,
+      errorOf(inputId),
     );
     return { row, kind };
   }

@@ -27,18 +27,30 @@ export class TemplateEditor {
     this._trial = 0;
     this._gutter = make("pre", { class: "gutter", "aria-hidden": "true" });
     this._area = make("textarea", {
-      id: "template-text", rows: 16, wrap: "off", spellcheck: "false", autocomplete: "off",
-      autocapitalize: "off", "aria-describedby": "template-keys",
-      onInput: () => this._typed(), onScroll: () => this._follow(),
+      id: "template-text",
+      rows: 16,
+      wrap: "off",
+      spellcheck: "false",
+      autocomplete: "off",
+      autocapitalize: "off",
+      "aria-describedby": "template-keys",
+      onInput: () => this._typed(),
+      onScroll: () => this._follow(),
       onKeydown: (event) => this._onKey(/** @type {KeyboardEvent} */ (event)),
-      onFocus: () => { this._escaped = false; },
+      onFocus: () => {
+        this._escaped = false;
+      },
     });
     this._load = make(
-      "button", { type: "button", onClick: () => this._start() }, "Start from the model's template",
+      "button",
+      { type: "button", onClick: () => this._start() },
+      "Start from the model's template",
     );
     this._note = make("p", { class: "hint", role: "status" });
     this._messages = make("textarea", {
-      id: "template-messages", rows: 5, spellcheck: "false",
+      id: "template-messages",
+      rows: 5,
+      spellcheck: "false",
       placeholder: '[{"role": "user", "content": "Hello"}]',
     });
     this._tools = make("textarea", { id: "template-tools", rows: 3, spellcheck: "false", placeholder: "[]" });
@@ -47,11 +59,14 @@ export class TemplateEditor {
     this._try = make("button", { type: "button", onClick: () => this.tryIt() }, "Try it");
     this._result = make("div", { class: "trial-result", "aria-live": "polite" });
     this.element = make(
-      "div", { class: "template-editor" },
+      "div",
+      { class: "template-editor" },
       make("label", { for: "template-text", text: "Own template (Jinja)" }),
       make("div", { class: "editor" }, this._gutter, this._area),
       make("p", { class: "help", id: "template-keys", text: LEAVE_HINT }),
-      make("p", { class: "actions" }, this._load, this._try), this._note, this._trialFields(),
+      make("p", { class: "actions" }, this._load, this._try),
+      this._note,
+      this._trialFields(),
       this._result,
     );
     this._number();
@@ -87,8 +102,11 @@ export class TemplateEditor {
     setText(this._try, "Trying…");
     try {
       const response = await this._api.post(PATHS.renderTemplate, {
-        template: this.text, messages, tools,
-        add_generation_prompt: this._addsPrompt.checked, enable_thinking: this._thinks.checked,
+        template: this.text,
+        messages,
+        tools,
+        add_generation_prompt: this._addsPrompt.checked,
+        enable_thinking: this._thinks.checked,
       });
       /** @type {TemplateResult} */
       const result = await response.json();
@@ -105,23 +123,36 @@ export class TemplateEditor {
 
   _trialFields() {
     return make(
-      "details", { class: "trial" }, make("summary", { text: "What to try it with" }),
+      "details",
+      { class: "trial" },
+      make("summary", { text: "What to try it with" }),
       make(
-        "div", { class: "field" },
+        "div",
+        { class: "field" },
         make("label", { for: "template-messages", text: "Messages (JSON; empty: a sample conversation)" }),
         this._messages,
       ),
       make(
-        "div", { class: "field" }, make("label", { for: "template-tools", text: "Tools (JSON; empty: none)" }),
+        "div",
+        { class: "field" },
+        make("label", { for: "template-tools", text: "Tools (JSON; empty: none)" }),
         this._tools,
       ),
-      make("label", { for: "template-prompt" }, this._addsPrompt, " Begin the answer (add_generation_prompt)"),
+      make(
+        "label",
+        { for: "template-prompt" },
+        this._addsPrompt,
+        " Begin the answer (add_generation_prompt)",
+      ),
       make("label", { for: "template-thinks" }, this._thinks, " Let the model reason (enable_thinking)"),
     );
   }
 
   async _start() {
-    if (this.text.trim() !== "" && !window.confirm("Replace what is in the editor by the model's template?")) {
+    if (
+      this.text.trim() !== "" &&
+      !window.confirm("Replace what is in the editor by the model's template?")
+    ) {
       return;
     }
     setText(this._note, "Asking an agent…");
@@ -129,7 +160,9 @@ export class TemplateEditor {
       const template = await this._readModelTemplate();
       setText(
         this._note,
-        template === null ? "No agent has loaded a model that carries a chat template." : "The model's template is in the editor.",
+        template === null
+          ? "No agent has loaded a model that carries a chat template."
+          : "The model's template is in the editor.",
       );
       if (template !== null) {
         this.write(template);
@@ -161,8 +194,17 @@ export class TemplateEditor {
     const source = line > 0 ? this.text.split("\n")[line - 1] : undefined;
     if (source !== undefined) {
       parts.push(
-        make("p", { class: "error-line" }, make("span", { text: `Line ${line}: ` }), make("code", { text: source })),
-        make("p", {}, make("button", { type: "button", onClick: () => this._goTo(line) }, `Go to line ${line}`)),
+        make(
+          "p",
+          { class: "error-line" },
+          make("span", { text: `Line ${line}: ` }),
+          make("code", { text: source }),
+        ),
+        make(
+          "p",
+          {},
+          make("button", { type: "button", onClick: () => this._goTo(line) }, `Go to line ${line}`),
+        ),
       );
     }
     this._result.replaceChildren(...parts);

@@ -152,8 +152,8 @@ def test_a_model_is_swapped_and_put_back_with_its_progress_shown(
     use(form, "button", "Put the former state back")
     assert before["model"]["LocalToAgent"] in form.text("[data-change=model] ins")
     apply(form)
+    wait_until(lambda: desired(fleet) == before, "the former state is wanted")
     form.find(".page-status", "Applied: every agent runs it.")
-    assert desired(fleet) == before
     words = set(form.js("return window.words"))
     assert any(one.startswith(("Loads the model", "Warms")) for one in words), words
     assert form.text(".rollout li") == "agent-1\nServes with 4 slots"

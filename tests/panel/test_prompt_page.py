@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
 
-from tests.e2e.fleet import Fleet, wait_until
+from tests.e2e.fleet import Fleet, get, wait_until
 from tests.panel.browser import NARROW, WIDE, Page
+from tests.tiny_gguf import write_tiny_mmproj
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1> [x](javascript:hack)"
 WEATHER = {
@@ -35,6 +36,9 @@ def chat(page: Page) -> Page:
 
 
 def opened(page: Page, **options: Any) -> Page:
+    # Where no conversation is that could be kept; the one of the last test may be written late.
+    page.open("/nowhere", **options)
+    page.js("sessionStorage.clear()")
     page.open("/prompt", **options)
     page.find("#message")
     page.js(
@@ -348,6 +352,27 @@ def test_an_image_for_a_model_that_sees_none_is_said_in_words(chat: Page, tmp_pa
     assert all("400" in line for line in chat.console())
 
 
+def test_a_model_with_a_projection_is_asked_about_an_image(
+    chat: Page, fleet: Fleet, tmp_path: Path
+) -> None:
+    before = json.loads(get(fleet.management, "/api/v1/balancer_desired_state")[1])
+    projection = write_tiny_mmproj(tmp_path / "mmproj.gguf", projection_width=576)
+    fleet.put_state(before | {"multimodal_projection": {"LocalToAgent": str(projection)}})
+    try:
+        wait_until(lambda: fleet.slots_ready() == 0, "the agent takes it up")
+        fleet.wait_slots(4)
+        chat.driver.find_element("css selector", "#image-files").send_keys(str(picture(tmp_path)))
+        chat.find(".composer .previews img")
+        configure(chat, max_tokens="4")
+        say(chat, "What is this?")
+        assert "tokens/s" in wait_answered(chat)
+        assert chat.all(".failure") == []
+    finally:
+        fleet.put_state(before)
+        wait_until(lambda: fleet.slots_ready() == 0, "the agent lets it go")
+    fleet.wait_slots(4)
+
+
 # --- taking it along ----------------------------------------------------------------------------
 
 
@@ -388,6 +413,17 @@ def test_the_conversation_and_an_answer_are_copied(copied: Page) -> None:
     assert [one["role"] for one in whole["messages"]] == ["system", "user", "assistant"]
     assert whole["messages"][2]["content"] == answer
     assert whole["model"] == "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def test_the_conversation_is_saved_as_a_file(chat: Page, tmp_path: Path) -> None:
+    chat._cdp("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    configure(chat, max_tokens="2")
+    say(chat, "Hello ü")
+    wait_answered(chat)
+    chat.click(".toolbar button", "Save as JSON")
+    path = tmp_path / "conversation.json"
+    chat.wait(path.exists, "the file is there")
+    assert json.loads(path.read_text())["messages"][0] == {"role": "user", "content": "Hello ü"}
 
 
 # --- Markdown -----------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ import { eventReader } from "./static/sse.js";
 const chunk = (delta, rest = {}) => JSON.stringify({ choices: [{ index: 0, delta, ...rest }] });
 
 test("events come out however the stream is cut", () => {
-  const wire = ": keep-alive\n\ndata: one\n\ndata:two\r\ndata: three\r\n\r\nevent: x\ndata: four\n\ndata: unfinished\n";
+  const wire =
+    ": keep-alive\n\ndata: one\n\ndata:two\r\ndata: three\r\n\r\nevent: x\ndata: four\n\ndata: unfinished\n";
   for (let size = 1; size < wire.length; size += 1) {
     const read = eventReader();
     const events = [];
@@ -27,7 +28,9 @@ test("content, reasoning, tool calls and usage gather in an answer", () => {
     chunk({ tool_calls: [{ index: 0, id: "c1", type: "function", function: { name: "f", arguments: "" } }] }),
     chunk({ tool_calls: [{ index: 0, function: { arguments: '{"a"' } }] }),
     chunk({ tool_calls: [{ index: 0, function: { arguments: ":1}" } }] }),
-    chunk({ tool_calls: [{ index: 1, id: "c2", type: "function", function: { name: "g", arguments: "{}" } }] }),
+    chunk({
+      tool_calls: [{ index: 1, id: "c2", type: "function", function: { name: "g", arguments: "{}" } }],
+    }),
     chunk({}, { finish_reason: "tool_calls" }),
     JSON.stringify({ choices: [], usage: { prompt_tokens: 5, completion_tokens: 11 } }),
   ];
@@ -36,9 +39,13 @@ test("content, reasoning, tool calls and usage gather in an answer", () => {
   assert.equal(answer.state, "done");
   assert.equal(answer.reasoning, "so then");
   assert.equal(answer.content, "Hello");
-  assert.deepEqual(answer.calls.map((call) => [call.id, call.function.name, call.function.arguments]), [
-    ["c1", "f", '{"a":1}'], ["c2", "g", "{}"],
-  ]);
+  assert.deepEqual(
+    answer.calls.map((call) => [call.id, call.function.name, call.function.arguments]),
+    [
+      ["c1", "f", '{"a":1}'],
+      ["c2", "g", "{}"],
+    ],
+  );
   assert.deepEqual(paceOf(answer), { firstMs: 600, perSecond: (10 * 1000) / 700 });
   assert.match(endingOf(answer), /tools/);
 });
@@ -58,5 +65,6 @@ test("each way to end has its words", () => {
   assert.match(ended("stop"), /Finished/);
   assert.match(ended(null), /without/);
   assert.match(ended(null, "stopped"), /Stopped by you/);
+  assert.match(ended("reloaded", "stopped"), /reload/);
   assert.equal(ended(null, "running"), "");
 });

@@ -18,19 +18,20 @@ test("each difference is told from and to", () => {
     { model: "None", chat_template_override: { content: "x\ny" }, use_chat_template_override: true },
     { temperature: 0.5, enable_embeddings: true },
   );
-  assert.deepEqual(changesBetween(state(), to).map(({ key, from, to: after }) => [key, from, after]), [
-    ["model", "/a.gguf", "none"],
-    ["use_chat_template_override", "the model's", "own"],
-    ["chat_template_override", "none", "3 characters, 2 lines"],
-    ["temperature", "0.8", "0.5"],
-    ["enable_embeddings", "off", "on"],
-  ]);
+  assert.deepEqual(
+    changesBetween(state(), to).map(({ key, from, to: after }) => [key, from, after]),
+    [
+      ["model", "/a.gguf", "none"],
+      ["use_chat_template_override", "the model's", "own"],
+      ["chat_template_override", "none", "3 characters, 2 lines"],
+      ["temperature", "0.8", "0.5"],
+      ["enable_embeddings", "off", "on"],
+    ],
+  );
 });
 
 test("decimals that are one on the wire do not differ", () => {
-  assert.deepEqual(
-    changesBetween(state({}, { top_p: 0.123456789 }), state({}, { top_p: 0.12345679 })), [],
-  );
+  assert.deepEqual(changesBetween(state({}, { top_p: 0.123456789 }), state({}, { top_p: 0.12345679 })), []);
 });
 
 test("the effect follows what agents are told", () => {
@@ -55,7 +56,10 @@ test("the effect follows what agents are told", () => {
 test("a merge keeps my fields and takes theirs elsewhere", () => {
   const base = state();
   const mine = state({ model: { LocalToAgent: "/mine" } }, { temperature: 0.1, top_k: 5 });
-  const theirs = state({ chat_template_override: { content: "t" } }, { temperature: 0.2, top_p: 0.5, top_k: 5 });
+  const theirs = state(
+    { chat_template_override: { content: "t" } },
+    { temperature: 0.2, top_p: 0.5, top_k: 5 },
+  );
   const merged = mergeStates(base, mine, theirs);
   assert.deepEqual(
     merged.state,

@@ -18,9 +18,12 @@ test("paragraphs, headings, rules and line breaks are told apart", () => {
 test("emphasis nests and leaves products and names alone", () => {
   assert.deepEqual(parseMarkdown("***a*** **b *c*** ~~d~~ 2*3*4 a_b_c * x *"), [
     paragraph(
-      { type: "strong", children: [{ type: "em", children: [text("a")] }] }, text(" "),
-      { type: "strong", children: [text("b "), { type: "em", children: [text("c")] }] }, text(" "),
-      { type: "del", children: [text("d")] }, text(" 2*3*4 a_b_c * x *"),
+      { type: "strong", children: [{ type: "em", children: [text("a")] }] },
+      text(" "),
+      { type: "strong", children: [text("b "), { type: "em", children: [text("c")] }] },
+      text(" "),
+      { type: "del", children: [text("d")] },
+      text(" 2*3*4 a_b_c * x *"),
     ),
   ]);
 });
@@ -36,7 +39,9 @@ test("code is taken as it is", () => {
 test("lists nest and hold blocks", () => {
   assert.deepEqual(parseMarkdown("3. a\n   - b\n   - c\n\n   d\n4. e\n\nf"), [
     {
-      type: "list", start: 3, items: [
+      type: "list",
+      start: 3,
+      items: [
         [
           paragraph(text("a")),
           { type: "list", start: null, items: [[paragraph(text("b"))], [paragraph(text("c"))]] },
@@ -52,8 +57,12 @@ test("lists nest and hold blocks", () => {
 test("tables have a head and as many cells in each row", () => {
   assert.deepEqual(parseMarkdown("| a | b |\n|--|:-:|\n| `x|y` |\n| 1 | 2 | 3 |"), [
     {
-      type: "table", head: [[text("a")], [text("b")]],
-      rows: [[[{ type: "code", text: "x|y" }], []], [[text("1")], [text("2")]]],
+      type: "table",
+      head: [[text("a")], [text("b")]],
+      rows: [
+        [[{ type: "code", text: "x|y" }], []],
+        [[text("1")], [text("2")]],
+      ],
     },
   ]);
 });
@@ -61,12 +70,21 @@ test("tables have a head and as many cells in each row", () => {
 test("links go to http and https only, all else stays text", () => {
   const links = (source) => JSON.stringify(parseMarkdown(source)).match(/"href":"[^"]*"/g) ?? [];
   assert.deepEqual(links("[a](https://x.y/(z)) <http://b.c> see https://d.e/f?g=h. ![i](http://j/k.png)"), [
-    '"href":"https://x.y/(z)"', '"href":"http://b.c"', '"href":"https://d.e/f?g=h"', '"href":"http://j/k.png"',
+    '"href":"https://x.y/(z)"',
+    '"href":"http://b.c"',
+    '"href":"https://d.e/f?g=h"',
+    '"href":"http://j/k.png"',
   ]);
   for (const hostile of [
-    "[a](javascript:alert(1))", "[a](JaVaScRiPt:alert(1))", "[a]( javascript:alert(1))",
-    "[a](data:text/html,<script>alert(1)</script>)", "<javascript:alert(1)>", "[a](//evil)",
-    "[a](vbscript:x)", "![a](file:///etc/passwd)", "[a](\u0001javascript:alert(1))",
+    "[a](javascript:alert(1))",
+    "[a](JaVaScRiPt:alert(1))",
+    "[a]( javascript:alert(1))",
+    "[a](data:text/html,<script>alert(1)</script>)",
+    "<javascript:alert(1)>",
+    "[a](//evil)",
+    "[a](vbscript:x)",
+    "![a](file:///etc/passwd)",
+    "[a](\u0001javascript:alert(1))",
   ]) {
     assert.deepEqual(links(hostile), [], hostile);
   }
@@ -80,12 +98,29 @@ test("markup of HTML is text", () => {
 
 test("no text takes long", () => {
   for (const source of [
-    "*a ".repeat(1e5), "_a".repeat(1e5), "*_".repeat(5e4), "**a*".repeat(3e4), "~~a".repeat(3e4),
-    "[".repeat(1e5) + "](", "[a](http://".repeat(2e4), "![".repeat(1e5), "<http://".repeat(3e4),
-    "`".repeat(1e5), "` `` ".repeat(3e4), ">".repeat(1e5), "> ".repeat(5e4), "- ".repeat(5e4),
-    "-" + " -".repeat(1e5) + "x", "#".repeat(1e5), "# " + " ".repeat(1e5) + "#x",
-    "|a".repeat(1e5) + "\n" + "|-".repeat(1e5), "a|" + "`|".repeat(5e4) + "\n-|-", "a\n".repeat(1e5),
-    "- a\n".repeat(3e4), "\\".repeat(1e5), "http://a".repeat(3e4),
+    "*a ".repeat(1e5),
+    "_a".repeat(1e5),
+    "*_".repeat(5e4),
+    "**a*".repeat(3e4),
+    "~~a".repeat(3e4),
+    "[".repeat(1e5) + "](",
+    "[a](http://".repeat(2e4),
+    "![".repeat(1e5),
+    "<http://".repeat(3e4),
+    "`".repeat(1e5),
+    "` `` ".repeat(3e4),
+    ">".repeat(1e5),
+    "> ".repeat(5e4),
+    "- ".repeat(5e4),
+    "-" + " -".repeat(1e5) + "x",
+    "#".repeat(1e5),
+    "# " + " ".repeat(1e5) + "#x",
+    "|a".repeat(1e5) + "\n" + "|-".repeat(1e5),
+    "a|" + "`|".repeat(5e4) + "\n-|-",
+    "a\n".repeat(1e5),
+    "- a\n".repeat(3e4),
+    "\\".repeat(1e5),
+    "http://a".repeat(3e4),
   ]) {
     const start = performance.now();
     parseMarkdown(source);
@@ -95,8 +130,32 @@ test("no text takes long", () => {
 });
 
 const PIECES = [
-  "a", "b c", " ", "\n", "\n", "\n\n", "- ", "1. ", "  ", "    ", "# ", "> ", "```", "```js\n", "---", "|",
-  "a | b\n", "--|--\n", "*", "**", "`", "_", "[x](http://y)", "~~~", "\\", "\t",
+  "a",
+  "b c",
+  " ",
+  "\n",
+  "\n",
+  "\n\n",
+  "- ",
+  "1. ",
+  "  ",
+  "    ",
+  "# ",
+  "> ",
+  "```",
+  "```js\n",
+  "---",
+  "|",
+  "a | b\n",
+  "--|--\n",
+  "*",
+  "**",
+  "`",
+  "_",
+  "[x](http://y)",
+  "~~~",
+  "\\",
+  "\t",
 ];
 
 test("a text that grows ends as the whole of it, wherever it is cut", () => {

@@ -2,7 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  describeReference, fieldsOf, hintOf, isSameReference, pageOf, parseAddress, problemsOf, referenceOf,
+  describeReference,
+  fieldsOf,
+  hintOf,
+  isSameReference,
+  pageOf,
+  parseAddress,
+  problemsOf,
+  referenceOf,
 } from "./static/model_address.js";
 
 const hub = (repo_id, filename, revision = "main") => ({
@@ -50,9 +57,16 @@ test("addresses are read as what they name", () => {
 
 test("what names nothing is refused with what it was", () => {
   for (const text of [
-    "https://huggingface.co/a/b", "https://huggingface.co/a/b/tree/main/x",
-    "https://huggingface.co/a/b/blob/main/", "hf:a/b", "hf:a", "agent://", "ftp://x/y", "https://",
-    "models/x.gguf", "s3://bucket/x",
+    "https://huggingface.co/a/b",
+    "https://huggingface.co/a/b/tree/main/x",
+    "https://huggingface.co/a/b/blob/main/",
+    "hf:a/b",
+    "hf:a",
+    "agent://",
+    "ftp://x/y",
+    "https://",
+    "models/x.gguf",
+    "s3://bucket/x",
   ]) {
     const parsed = parseAddress(text);
     assert.ok("error" in parsed, text);

@@ -2,13 +2,22 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  GROUPS, PARAMETERS, hintsFor, isSameValue, parameterOf, readNumber, standardParameters,
+  GROUPS,
+  PARAMETERS,
+  hintsFor,
+  isSameValue,
+  parameterOf,
+  readNumber,
+  standardParameters,
 } from "./static/parameters.js";
 import { PRESETS } from "./static/presets.js";
 
 test("each parameter stands in a group, with a label and words", () => {
   for (const parameter of PARAMETERS) {
-    assert.ok(GROUPS.some(({ id }) => id === parameter.group), parameter.key);
+    assert.ok(
+      GROUPS.some(({ id }) => id === parameter.group),
+      parameter.key,
+    );
     assert.ok(parameter.label.length > 3 && parameter.help.length > 30, parameter.key);
     assert.ok(parameter.choices || parameter.kind === "switch" || parameter.range, parameter.key);
   }
@@ -16,7 +25,15 @@ test("each parameter stands in a group, with a label and words", () => {
 
 test("any decimal is read as it is typed", () => {
   const temperature = parameterOf("temperature");
-  for (const [text, value] of [["0.85", 0.85], [" 1 ", 1], [".5", 0.5], ["1.", 1], ["1e-3", 0.001], ["-0", 0], ["+2", 2]]) {
+  for (const [text, value] of [
+    ["0.85", 0.85],
+    [" 1 ", 1],
+    [".5", 0.5],
+    ["1.", 1],
+    ["1e-3", 0.001],
+    ["-0", 0],
+    ["+2", 2],
+  ]) {
     assert.deepEqual(readNumber(temperature, text), { value });
   }
 });
@@ -52,7 +69,9 @@ test("decimals are compared as the wire holds them", () => {
 
 test("the model's own numbers give hints, and forbid nothing", () => {
   const metadata = {
-    "general.architecture": "llama", "llama.context_length": "512", "llama.block_count": "24",
+    "general.architecture": "llama",
+    "llama.context_length": "512",
+    "llama.block_count": "24",
     "llama.pooling_type": "1",
   };
   const values = standardParameters();

@@ -14,7 +14,9 @@ function run(shell, script) {
 }
 
 const BODIES = [
-  { messages: [{ role: "user", content: "It's \"quoted\" $HOME `id` $(id) \\n \\ !! \n newline ü 😀 % * ~" }] },
+  {
+    messages: [{ role: "user", content: 'It\'s "quoted" $HOME `id` $(id) \\n \\ !! \n newline ü 😀 % * ~' }],
+  },
   { a: "'", b: "''", c: "'\\''", "key'": "\u0000\u001b[31m", stream: true },
   { image: `data:image/png;base64,${"A".repeat(300_000)}`, text: "it's\nEND_OF_REQUEST\n" },
   {},

@@ -4,12 +4,26 @@ import { test } from "node:test";
 import { progressOf, summaryOf } from "./static/rollout.js";
 
 const AGENT = {
-  id: "a1", name: "gpu", issues: [], slots_total: 4, download_current: 0, download_total: 0,
-  download_filename: null, download_indeterminate: true,
+  id: "a1",
+  name: "gpu",
+  issues: [],
+  slots_total: 4,
+  download_current: 0,
+  download_total: 0,
+  download_filename: null,
+  download_indeterminate: true,
 };
 const facts = (details) => ({
-  id: "a1", details: { phase: "serving", wanted_state: "new", applied_state: "old", load_fraction: null,
-    bytes_per_s: null, seconds_left: null, ...details },
+  id: "a1",
+  details: {
+    phase: "serving",
+    wanted_state: "new",
+    applied_state: "old",
+    load_fraction: null,
+    bytes_per_s: null,
+    seconds_left: null,
+    ...details,
+  },
 });
 const ISSUE = { ModelFileDoesNotExist: { model_path: "/x" } };
 
@@ -29,15 +43,24 @@ test("issues of a former state are not held against the new one", () => {
 
 test("a download is told in percent, bytes, speed and time left", () => {
   const agent = {
-    ...AGENT, download_filename: "m.gguf", download_indeterminate: false,
-    download_current: 1024 ** 3, download_total: 4 * 1024 ** 3,
+    ...AGENT,
+    download_filename: "m.gguf",
+    download_indeterminate: false,
+    download_current: 1024 ** 3,
+    download_total: 4 * 1024 ** 3,
   };
   const { words, fraction } = progressOf(
-    agent, facts({ phase: "downloading", bytes_per_s: 1024 ** 2, seconds_left: 75 }), "new",
+    agent,
+    facts({ phase: "downloading", bytes_per_s: 1024 ** 2, seconds_left: 75 }),
+    "new",
   );
   assert.equal(fraction, 0.25);
   assert.equal(words, "Downloads m.gguf · 25%, 1 GiB of 4 GiB · 1 MiB/s · 1 min 15 s left");
-  const unknown = progressOf({ ...agent, download_indeterminate: true }, facts({ phase: "downloading" }), "new");
+  const unknown = progressOf(
+    { ...agent, download_indeterminate: true },
+    facts({ phase: "downloading" }),
+    "new",
+  );
   assert.equal(unknown.fraction, null);
   assert.equal(unknown.words, "Downloads m.gguf · 1 GiB");
 });
@@ -56,5 +79,8 @@ test("the summary counts", () => {
   assert.match(summaryOf([]), /No agent/);
   assert.equal(summaryOf([one(true)]), "The agent runs this state.");
   assert.equal(summaryOf([one(true), one(true)]), "All 2 agents run this state.");
-  assert.equal(summaryOf([one(true), one(false, [ISSUE]), one(false)]), "1 of 3 agents run this state. 1 has an issue.");
+  assert.equal(
+    summaryOf([one(true), one(false, [ISSUE]), one(false)]),
+    "1 of 3 agents run this state. 1 has an issue.",
+  );
 });

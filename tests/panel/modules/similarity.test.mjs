@@ -8,5 +8,14 @@ test("the cosine tells alike, unrelated and opposite, whatever the lengths", () 
   assert.equal(cosine([1, 0], [0, 5]), 0);
   assert.equal(cosine([1, 0], [-3, 0]), -1);
   assert.equal(cosine([0, 0], [1, 1]), 0);
-  assert.deepEqual(similarityMatrix([[1, 0], [0, 1]]), [[1, 0], [0, 1]]);
+  assert.deepEqual(
+    similarityMatrix([
+      [1, 0],
+      [0, 1],
+    ]),
+    [
+      [1, 0],
+      [0, 1],
+    ],
+  );
 });
