@@ -11,7 +11,7 @@ import { announce, arrange, clone, make, part, setAttribute, setHidden, setText 
 import { agentName, formatCount, formatNumber, shortId } from "./format.js";
 import { agentPath } from "./wire.js";
 
-/** More slots than this are a number without cells. */
+/** Of more slots than this, each cell stands for several. */
 const MAX_CELLS = 32;
 /** Rows that are sorted by what always changes shall not jump about. */
 const RESORT_MS = 2000;
@@ -379,17 +379,16 @@ class Row {
   _showSlots(agent) {
     const { slots } = this._parts;
     const { slots_processing: busy, slots_total: ready, desired_slots_total: wanted } = agent;
-    const cells = Math.max(wanted, busy);
-    if (cells <= MAX_CELLS) {
-      while (slots.childElementCount > cells) slots.lastElementChild?.remove();
-      while (slots.childElementCount < cells) slots.append(document.createElement("i"));
-      for (let index = 0; index < cells; index += 1) {
-        const look = index < busy ? "busy" : index < ready ? "ready" : "off";
-        const cell = slots.children[index];
-        if (cell.className !== look) cell.className = look;
-      }
-    } else if (slots.childElementCount > 0) {
-      slots.replaceChildren();
+    const most = Math.max(wanted, busy);
+    const slotsPerCell = Math.ceil(most / MAX_CELLS);
+    const cells = Math.ceil(most / slotsPerCell);
+    while (slots.childElementCount > cells) slots.lastElementChild?.remove();
+    while (slots.childElementCount < cells) slots.append(document.createElement("i"));
+    for (let index = 0; index < cells; index += 1) {
+      const first = index * slotsPerCell;
+      const look = first < busy ? "busy" : first < ready ? "ready" : "off";
+      const cell = slots.children[index];
+      if (cell.className !== look) cell.className = look;
     }
     const words = ready === wanted || ready === 0 ? "" : `, ${wanted} wanted`;
     setAttribute(slots, "aria-label", ready === 0 ? `no slots ready, ${wanted} wanted${busy ? `, ${busy} busy` : ""}` : `${busy} of ${ready} slots busy${words}`);

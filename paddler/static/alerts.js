@@ -50,11 +50,12 @@ function makeItem({ key, link }) {
 /** @param {LiveState} state @param {import("./configuration.js").Configuration} configuration @returns {Alert[]} */
 export function findAlerts(state, configuration) {
   const agents = [...state.agents.values()];
-  return [
+  const alerts = [
     ...aboutAgents(state, agents),
     ...aboutSlots(state, agents),
     ...aboutRequests(state, configuration),
   ];
+  return alerts.sort((a, b) => Number(b.level === "bad") - Number(a.level === "bad"));
 }
 
 /** @param {LiveState} state @param {import("./wire.js").AgentSnapshot[]} agents @returns {Alert[]} */

@@ -55,8 +55,8 @@ export function mount(root, context) {
 /** @param {HTMLElement} root @param {import("./configuration.js").Configuration} configuration */
 function mountTiles(root, configuration) {
   const agents = addTile(root, "Agents");
-  const slots = addTile(root, "Slots busy", true);
-  const buffer = addTile(root, "Waiting in the buffer", true);
+  const slots = addTile(root, "Slots busy", "plain");
+  const buffer = addTile(root, "Waiting in the buffer", "bad");
   const tokens = addTile(root, "Tokens per second");
   const firstToken = addTile(root, "Time to first token");
   const timeout = formatMilliseconds(configuration.bufferTimeoutMs);
@@ -90,21 +90,21 @@ function mountTiles(root, configuration) {
   };
 }
 
-/** @param {HTMLElement} root @param {string} title @param {boolean} [hasBar] */
-function addTile(root, title, hasBar = false) {
+/** @param {HTMLElement} root @param {string} title @param {"plain" | "bad"} [bar] and how a full one is */
+function addTile(root, title, bar) {
   const value = make("span", { class: "tile-value" });
   const note = make("span", { class: "faint" });
-  const bar = hasBar ? make("progress", { "aria-label": title }) : null;
-  root.append(make("div", { class: "tile" }, make("span", { class: "tile-title", text: title }), value, bar, note));
+  const progress = bar ? make("progress", { "aria-label": title }) : null;
+  root.append(make("div", { class: "tile" }, make("span", { class: "tile-title", text: title }), value, progress, note));
   return {
     /** @param {string} text @param {string} words @param {number} [current] @param {number} [top] */
     show(text, words, current = 0, top = 0) {
       setText(value, text);
       setText(note, words);
-      if (bar === null) return;
-      setAttribute(bar, "max", String(Math.max(top, 1)));
-      setAttribute(bar, "value", String(Math.min(current, Math.max(top, 1))));
-      setAttribute(bar, "data-level", top > 0 && current >= top ? "full" : null);
+      if (progress === null) return;
+      setAttribute(progress, "max", String(Math.max(top, 1)));
+      setAttribute(progress, "value", String(Math.min(current, Math.max(top, 1))));
+      setAttribute(progress, "data-level", bar === "bad" && top > 0 && current >= top ? "full" : null);
     },
   };
 }

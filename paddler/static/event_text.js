@@ -40,8 +40,14 @@ export function eventText(event) {
     case "model_unloaded":
       return `${name} unloaded ${fileName(String(detail.model_path))}`;
     default:
-      return event.text;
+      return withName(event, name);
   }
+}
+
+/** The balancer's text with the agent called as everywhere on the page. @param {FleetEvent} event @param {string} name */
+function withName(event, name) {
+  const label = event.agent_name === null ? "unnamed agent" : `agent "${event.agent_name}"`;
+  return event.text.startsWith(label) ? name + event.text.slice(label.length) : event.text;
 }
 
 /** @param {unknown} issue */

@@ -38,7 +38,13 @@ def needs(tool: str, package: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
-def proxy(fleet: Fleet, tmp_path: Path) -> Iterator[int]:
+def panel_port() -> int:
+    """Where that nginx has the panel."""
+    return free_ports(1)[0]
+
+
+@pytest.fixture
+def proxy(fleet: Fleet, tmp_path: Path, panel_port: int) -> Iterator[int]:
     """The port of an nginx with the documented configuration, in front of the fleet."""
     (port,) = free_ports(1)
     text = (DEPLOY / "nginx.conf").read_text()
@@ -46,6 +52,8 @@ def proxy(fleet: Fleet, tmp_path: Path) -> Iterator[int]:
         ("listen 8080;", f"listen 127.0.0.1:{port};"),
         ("127.0.0.1:8061", f"127.0.0.1:{fleet.inference}"),
         ("127.0.0.1:8070", f"127.0.0.1:{fleet.openai}"),
+        ("127.0.0.1:8062", f"127.0.0.1:{fleet.panel}"),
+        ("listen 8081;", f"listen 127.0.0.1:{panel_port};"),
     ):
         assert documented in text
         text = text.replace(documented, actual)
@@ -87,6 +95,23 @@ def test_tokens_pass_nginx_one_by_one(proxy: int) -> None:
     assert len(arrived_at) == 31
     # With buffering on, all of them come at the end, within a millisecond or so.
     assert arrived_at[-1] - arrived_at[0] > 0.05
+
+
+@needs("nginx", "nginx-light")
+def test_the_panel_passes_nginx(proxy: int, panel_port: int) -> None:
+    assert b"paddler-dashboard" in get(panel_port, "/")[1]
+    connection = http.client.HTTPConnection("127.0.0.1", panel_port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", "/api/v1/panel/stream")
+        assert connection.getresponse().readline() == b"event: hello\n"
+    for origin, status in (
+        (f"http://127.0.0.1:{panel_port}", 404),  # the page's own: the agent is looked for
+        (f"http://127.0.0.1:{proxy}", 403),
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", panel_port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("POST", "/api/v1/agent/none/drain", headers={"origin": origin})
+            assert connection.getresponse().status == status
 
 
 @needs("nginx", "nginx-light")

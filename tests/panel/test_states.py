@@ -60,7 +60,6 @@ def test_a_lost_balancer_is_told_and_found_again(page: Page, staged: StagedFleet
     page.wait(lambda: "Trying again in" in page.text("#lost-countdown"), "a countdown")
     staged.start()
     staged.join("id-2", "gpu-2")
-    page.click("#retry")
     page.find("#connection", "Connected")
     page.find(row("id-2"))
     page.wait_gone(row("id-1"))
@@ -80,11 +79,13 @@ def test_a_lost_balancer_is_found_again_by_itself(page: Page, staged: StagedFlee
     assert all("ERR_" in complaint for complaint in page.console())
 
 
-def test_a_page_that_was_never_connected_says_so(page: Page, staged: StagedFleet) -> None:
+def test_a_page_that_was_never_connected_says_so_and_tries_when_told(page: Page, staged: StagedFleet) -> None:
     page.driver.execute_cdp_cmd("Network.enable", {})
     page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/api/v1/panel/stream"]})
     page.open("/")
     page.find("#lost-banner", "Nothing is known of the fleet yet.")
+    # The next attempt is seconds away: who does not want to wait presses the button.
+    page.wait(lambda: "again in 7 s" in page.text("#lost-countdown"), "a long countdown")
     page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
     page.click("#retry")
     page.find("[data-part=agents-empty]")

@@ -1,16 +1,19 @@
 """Whose requests the panel's listener takes."""
 
 import asyncio
+import socket
+import threading
 
 import pytest
 
 from paddler.balancer.services.panel_guard import (
+    PanelGuard,
     is_from_own_page,
     is_name_of_ours,
     is_same_host,
     split_host_field,
 )
-from paddler.proto.events import Headers
+from paddler.proto.events import Headers, RequestHead
 from tests.balancer.services.running import DESIRED_STATE, JSON_TYPE, Running, on_balancer
 from tests.net.peers import Answer, Client
 
@@ -144,6 +147,35 @@ def test_a_request_is_the_pages_own_by_what_browsers_say(
 )
 def test_an_origin_is_compared_by_host_and_port(origin: str, host: str, is_same: bool) -> None:
     assert is_same_host(origin, [host]) is is_same
+
+
+def test_the_machines_own_names_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Node-7.cluster.example")
+    monkeypatch.setattr(socket, "getfqdn", lambda: "node-7.Fleet.example")
+    guard = PanelGuard({"typed.example.com"})
+    guard.learn_own_names()
+    for thread in threading.enumerate():
+        if thread.name == "own-name":
+            thread.join()
+    for host, is_known in (
+        ("node-7.cluster.example:8062", True),
+        ("node-7.fleet.example", True),
+        ("typed.example.com", True),
+        ("node-8.fleet.example", False),
+    ):
+        head = RequestHead(
+            method="GET",
+            target="/",
+            path="/",
+            query="",
+            version_minor=1,
+            headers=Headers([("host", host)]),
+            has_body=False,
+            keep_alive=True,
+            expects_continue=False,
+            upgrade=None,
+        )
+        assert (guard(head) is None) is is_known
 
 
 # --- on the listener -----------------------------------------------------------------------------

@@ -242,3 +242,26 @@ def test_nobody_listening_costs_nothing() -> None:
         assert not feed._steps
 
     on_balancer(test)
+
+
+def test_streams_and_a_running_answer_hold_up_no_stop() -> None:
+    async def test(running: Running) -> None:
+        agent = await Agent.join(running, "id-1")
+        body = {"raw_prompt": "Go on", "max_tokens": 10}
+        asking = asyncio.create_task(
+            running.post(running.panel, "/api/v1/continue_from_raw_prompt", body)
+        )
+        stream_id = (await agent.hear_start()).stream_id
+        async with Subscriber.of(running) as subscriber:
+            await subscriber.whole()
+            draining = asyncio.create_task(running.balancer.drain())
+            while await subscriber.chunk():
+                pass
+            assert not draining.done()  # the answer has its time
+            agent.say(stream_id, FrameKind.CONTENT, b"word")
+            agent.finish(stream_id)
+            answer = await asking
+            assert (answer.status, b'"ContentToken":"word"' in answer.body) == (200, True)
+            await draining
+
+    on_balancer(test, "--drain-timeout", "10s")
