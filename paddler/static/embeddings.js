@@ -58,7 +58,7 @@ export class EmbeddingsPanel {
         "p",
         { class: "embeddings-actions" },
         this._go,
-        " ",
+        " curl ",
         copyButton(() => {
           const address = outsideAddress(configuration.openaiAddr, location, "/embeddings");
           return requestAsCurl(address, this._body());
@@ -150,7 +150,7 @@ export class EmbeddingsPanel {
         "section",
         { class: "card", "aria-labelledby": "vectors-title" },
         make("h2", { id: "vectors-title", text: "Vectors" }),
-        copyButton(() => JSON.stringify(vectors), "all vectors as JSON"),
+        make("p", {}, "JSON ", copyButton(() => JSON.stringify(vectors), "all vectors as JSON")),
         make(
           "ol",
           { class: "vectors" },

@@ -123,7 +123,7 @@ class ModelPage {
       make("h2", { text: "Inference parameters" }),
       this._parameters.element,
       this._refusal,
-      make("div", { class: "apply-bar" }, this._apply, this._discard, this._count),
+      make("div", { class: "apply-bar" }, this._elsewhere, this._apply, this._discard, this._count),
     );
     this._form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -139,7 +139,6 @@ class ModelPage {
       make("h1", { text: "Model" }),
       this._status,
       this._again,
-      this._elsewhere,
       make(
         "section",
         { class: "card", "aria-labelledby": "rollout-title" },

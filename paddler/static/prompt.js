@@ -270,10 +270,12 @@ class PromptPage {
     const asked = [...turns];
     if (text.trim() !== "" || images.length > 0) asked.push({ role: "user", text, images: [...images] });
     else while (asked.at(-1)?.role === "assistant") asked.pop();
+    if (asked.length === 0) return "# Nothing is asked yet.";
     const request = chatRequest(settings, asked, this._modelName());
     this._settings.showProblems("problems" in request ? request.problems : {});
+    if ("problems" in request) return "# The settings cannot be as filled in; see the page.";
     const address = outsideAddress(this._context.configuration.openaiAddr, location, "/chat/completions");
-    return "problems" in request ? "" : requestAsCurl(address, request.body);
+    return requestAsCurl(address, request.body);
   }
 
   _export() {
@@ -393,12 +395,12 @@ class PromptPage {
     this._composer.classList.toggle("drop", isOver);
   }
 
+  /** Whether the end of the conversation is seen, or nearly so. */
   _isNearEnd() {
-    const { scrollHeight } = document.documentElement;
-    return window.innerHeight + window.scrollY > scrollHeight - NEAR_END_PX;
+    return this._log.getBoundingClientRect().bottom < window.innerHeight + NEAR_END_PX;
   }
 
   _scrollToEnd() {
-    requestAnimationFrame(() => window.scrollTo(0, document.documentElement.scrollHeight));
+    requestAnimationFrame(() => this._log.lastElementChild?.scrollIntoView({ block: "end" }));
   }
 }

@@ -67,7 +67,8 @@ export function summaryOf(all) {
   const agents = all.length === 1 ? "The agent" : `All ${all.length} agents`;
   if (done === all.length) return `${agents} ${all.length === 1 ? "runs" : "run"} this state.`;
   const rest = stuck === 0 ? "" : ` ${stuck} ${stuck === 1 ? "has" : "have"} an issue.`;
-  return `${done} of ${all.length} ${all.length === 1 ? "agent" : "agents"} run this state.${rest}`;
+  if (all.length === 1) return `The agent does not run this state yet.${stuck === 0 ? "" : " It has an issue."}`;
+  return `${done} of ${all.length} agents run this state.${rest}`;
 }
 
 /**

@@ -245,7 +245,7 @@ def test_an_issue_is_shown_with_what_to_do_and_hostile_names_stay_text(
     issue = form.find(".rollout-issues")
     form.find(".rollout-issues", HOSTILE)
     assert "Put the file there" in issue.text
-    form.find(".rollout-summary", "1 has an issue")
+    form.find(".rollout-summary", "It has an issue.")
     assert form.js("return window.hacked") is None
     assert form.js("return document.querySelectorAll('main img, main script').length") == 0
     use(form, "button", "Put the former state back")

@@ -78,6 +78,8 @@ test("the summary counts", () => {
   const one = (isDone, issues = []) => ({ isDone, issues });
   assert.match(summaryOf([]), /No agent/);
   assert.equal(summaryOf([one(true)]), "The agent runs this state.");
+  assert.equal(summaryOf([one(false)]), "The agent does not run this state yet.");
+  assert.equal(summaryOf([one(false, [ISSUE])]), "The agent does not run this state yet. It has an issue.");
   assert.equal(summaryOf([one(true), one(true)]), "All 2 agents run this state.");
   assert.equal(
     summaryOf([one(true), one(false, [ISSUE]), one(false)]),
