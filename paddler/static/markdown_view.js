@@ -1,6 +1,7 @@
 // @ts-check
-// Markdown as elements. A text that grows is shown without making again what is complete, and
-// what is not is changed in place, so that nothing flickers and selections stay.
+// Markdown as elements. A text that grows is shown without making again what is complete. What is
+// not is compared with what was shown, and only what differs is touched: nothing flickers,
+// selections stay, and a long block costs little.
 
 import { copyButton, make } from "./dom.js";
 import { MarkdownStream } from "./markdown.js";
@@ -9,6 +10,11 @@ import { MarkdownStream } from "./markdown.js";
  * @typedef {import("./markdown.js").Block} Block
  * @typedef {import("./markdown_inline.js").Inline} Inline
  */
+/**
+ * An element to be, or a text. The tag `copy` stands for a button that copies its code block.
+ * @typedef {{tag: string, attributes: Record<string, string>, children: Piece[]}} Shape
+ * @typedef {Shape | string} Piece
+ */
 
 export class MarkdownView {
   constructor() {
@@ -16,6 +22,8 @@ export class MarkdownView {
     this._stream = new MarkdownStream();
     this._text = "";
     this._settled = 0;
+    /** What is shown of the blocks that may yet change. @type {Piece[]} */
+    this._open = [];
   }
 
   /** Show the whole text, which began as it was. @param {string} text */
@@ -24,85 +32,52 @@ export class MarkdownView {
     if (!text.startsWith(this._text)) {
       this._stream = new MarkdownStream();
       this._settled = 0;
+      this._open = [];
       this.element.replaceChildren();
     }
     this._text = text;
     const { settled, open } = this._stream.update(text);
-    const nodes = [...settled, ...open].map(showBlock);
-    patch(this.element, nodes, this._settled);
+    const pieces = [...settled, ...open].map(shapeOf);
+    patch(this.element, this._open, pieces, this._settled);
     this._settled += settled.length;
+    this._open = pieces.slice(settled.length);
   }
 }
 
-/**
- * Make the children of `parent`, from `start` on, be like `nodes`.
- * @param {Element} parent
- * @param {readonly Node[]} nodes
- * @param {number} start
- */
-function patch(parent, nodes, start) {
-  nodes.forEach((node, index) => {
-    const there = parent.childNodes[start + index];
-    if (there === undefined) parent.append(node);
-    else if (!there.isEqualNode(node)) patchNode(parent, there, node);
-  });
-  while (parent.childNodes.length > start + nodes.length) parent.lastChild?.remove();
-}
+// --- what is to be shown ---------------------------------------------------------------------
 
 /**
- * @param {Element} parent
- * @param {Node} there
- * @param {Node} wanted
+ * @param {string} tag
+ * @param {Record<string, string>} attributes
+ * @param {Piece[]} children
+ * @returns {Shape}
  */
-function patchNode(parent, there, wanted) {
-  if (there instanceof Text && wanted instanceof Text) {
-    // Growing text keeps what is selected in it.
-    if (wanted.data.startsWith(there.data)) there.appendData(wanted.data.slice(there.data.length));
-    else there.data = wanted.data;
-  } else if (
-    there instanceof Element &&
-    wanted instanceof Element &&
-    there.tagName === wanted.tagName &&
-    haveSameAttributes(there, wanted) &&
-    !there.matches("button")
-  ) {
-    patch(there, [...wanted.childNodes], 0);
-  } else {
-    parent.replaceChild(wanted, there);
-  }
+function shape(tag, attributes, children) {
+  return { tag, attributes, children };
 }
 
-/**
- * @param {Element} one
- * @param {Element} other
- */
-function haveSameAttributes(one, other) {
-  return (
-    one.attributes.length === other.attributes.length &&
-    [...one.attributes].every(({ name, value }) => other.getAttribute(name) === value)
-  );
-}
-
-/** @param {Block} block @returns {HTMLElement} */
-function showBlock(block) {
+/** @param {Block} block @returns {Shape} */
+function shapeOf(block) {
   switch (block.type) {
     case "paragraph":
-      return make("p", {}, ...block.children.map(showInline));
+      return shape("p", {}, block.children.map(inlineOf));
     case "heading":
       // One level below the turn's own, whichever the answer begins with; size tells the rest.
-      return make("h4", { "data-level": block.level }, ...block.children.map(showInline));
+      return shape("h4", { "data-level": String(block.level) }, block.children.map(inlineOf));
     case "fence":
-      return showFence(block.language, block.text);
+      return fenceOf(block.language, block.text);
     case "quote":
-      return make("blockquote", {}, ...block.children.map(showBlock));
+      return shape("blockquote", {}, block.children.map(shapeOf));
     case "list": {
-      const items = block.items.map((item) => make("li", {}, ...item.map(showBlock)));
-      return block.start === null ? make("ul", {}, ...items) : make("ol", { start: block.start }, ...items);
+      const items = block.items.map((item) => shape("li", {}, item.map(shapeOf)));
+      return block.start === null
+        ? shape("ul", {}, items)
+        : shape("ol", { start: String(block.start) }, items);
     }
     case "rule":
-      return make("hr");
+      return shape("hr", {}, []);
     case "table":
-      return showTable(block);
+      return tableOf(block);
   }
 }
 
@@ -110,59 +85,127 @@ function showBlock(block) {
  * @param {string} language
  * @param {string} text
  */
-function showFence(language, text) {
-  const code = make("code", { text });
-  return make(
-    "div",
-    { class: "code-block" },
-    make(
-      "div",
-      { class: "code-head" },
-      make("span", { text: language }),
-      copyButton(() => code.textContent ?? "", "this code"),
-    ),
-    make("pre", { tabindex: "0", "aria-label": language === "" ? "Code" : `Code, ${language}` }, code),
-  );
+function fenceOf(language, text) {
+  const label = language === "" ? "Code" : `Code, ${language}`;
+  return shape("div", { class: "code-block" }, [
+    shape("div", { class: "code-head" }, [shape("span", {}, [language]), shape("copy", {}, [])]),
+    shape("pre", { tabindex: "0", "aria-label": label }, [shape("code", {}, [text])]),
+  ]);
 }
 
 /** @param {import("./markdown.js").Table} table */
-function showTable({ head, rows }) {
-  return make(
-    "div",
-    { class: "scroll", tabindex: "0" },
-    make(
-      "table",
+function tableOf({ head, rows }) {
+  const heads = head.map((cell) => shape("th", { scope: "col" }, cell.map(inlineOf)));
+  const lines = rows.map((row) =>
+    shape(
+      "tr",
       {},
-      make(
-        "thead",
-        {},
-        make("tr", {}, ...head.map((cell) => make("th", { scope: "col" }, ...cell.map(showInline)))),
-      ),
-      make(
-        "tbody",
-        {},
-        ...rows.map((row) => make("tr", {}, ...row.map((cell) => make("td", {}, ...cell.map(showInline))))),
-      ),
+      row.map((cell) => shape("td", {}, cell.map(inlineOf))),
     ),
+  );
+  const table = shape("table", {}, [
+    shape("thead", {}, [shape("tr", {}, heads)]),
+    shape("tbody", {}, lines),
+  ]);
+  return shape("div", { class: "scroll", tabindex: "0" }, [table]);
+}
+
+/** @param {Inline} node @returns {Piece} */
+function inlineOf(node) {
+  switch (node.type) {
+    case "text":
+      return node.text;
+    case "code":
+      return shape("code", {}, [node.text]);
+    case "break":
+      return shape("br", {}, []);
+    case "link":
+      return shape(
+        "a",
+        { href: node.href, target: "_blank", rel: "noopener noreferrer nofollow" },
+        node.children.map(inlineOf),
+      );
+    default:
+      return shape(node.type, {}, node.children.map(inlineOf));
+  }
+}
+
+// --- showing it ------------------------------------------------------------------------------
+
+/** @param {Piece} piece @returns {Node} */
+function nodeOf(piece) {
+  if (typeof piece === "string") return document.createTextNode(piece);
+  if (piece.tag === "copy") {
+    const button = copyButton(
+      () => button.closest(".code-block")?.querySelector("code")?.textContent ?? "",
+      "this code",
+    );
+    return button;
+  }
+  const tag = /** @type {keyof HTMLElementTagNameMap} */ (piece.tag);
+  return make(tag, piece.attributes, ...piece.children.map(nodeOf));
+}
+
+/**
+ * Make the children of `parent`, from `start` on, those of `wanted`; now they are those of `shown`.
+ * @param {Node} parent
+ * @param {readonly Piece[]} shown
+ * @param {readonly Piece[]} wanted
+ * @param {number} start
+ */
+function patch(parent, shown, wanted, start) {
+  wanted.forEach((piece, index) => {
+    const before = shown[index];
+    if (before === undefined) {
+      parent.appendChild(nodeOf(piece));
+    } else if (!isSame(before, piece)) {
+      const node = parent.childNodes[start + index];
+      if (node !== undefined) patchNode(node, before, piece);
+    }
+  });
+  while (parent.childNodes.length > start + wanted.length) parent.lastChild?.remove();
+}
+
+/**
+ * @param {Node} node
+ * @param {Piece} shown
+ * @param {Piece} wanted
+ */
+function patchNode(node, shown, wanted) {
+  if (node instanceof Text && typeof wanted === "string") {
+    // Growing text keeps what is selected in it.
+    if (wanted.startsWith(node.data)) node.appendData(wanted.slice(node.data.length));
+    else node.data = wanted;
+  } else if (typeof shown !== "string" && typeof wanted !== "string" && isSameElement(shown, wanted)) {
+    patch(node, shown.children, wanted.children, 0);
+  } else {
+    node.parentNode?.replaceChild(nodeOf(wanted), node);
+  }
+}
+
+/**
+ * @param {Piece} one
+ * @param {Piece} other
+ * @returns {boolean}
+ */
+function isSame(one, other) {
+  if (typeof one === "string" || typeof other === "string") return one === other;
+  return (
+    isSameElement(one, other) &&
+    one.children.length === other.children.length &&
+    one.children.every((child, index) => isSame(child, /** @type {Piece} */ (other.children[index])))
   );
 }
 
-/** @param {Inline} node @returns {Node} */
-function showInline(node) {
-  switch (node.type) {
-    case "text":
-      return document.createTextNode(node.text);
-    case "code":
-      return make("code", { text: node.text });
-    case "break":
-      return make("br");
-    case "link":
-      return make(
-        "a",
-        { href: node.href, target: "_blank", rel: "noopener noreferrer nofollow" },
-        ...node.children.map(showInline),
-      );
-    default:
-      return make(node.type, {}, ...node.children.map(showInline));
-  }
+/**
+ * @param {Shape} one
+ * @param {Shape} other
+ */
+function isSameElement(one, other) {
+  if (one.tag !== other.tag) return false;
+  const names = Object.keys(one.attributes);
+  return (
+    names.length === Object.keys(other.attributes).length &&
+    names.every((name) => one.attributes[name] === other.attributes[name])
+  );
 }
