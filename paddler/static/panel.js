@@ -40,6 +40,7 @@ const context = {
 /** @type {MountedPage | null} */
 let mounted = null;
 let shownPath = "";
+let isPageMissing = false;
 let visits = 0; // so that a page that loads late does not replace one that was asked for later
 
 // --- routing -----------------------------------------------------------------------------------
@@ -86,6 +87,7 @@ async function show(isMove) {
     setAttribute(link, "aria-current", link.getAttribute("href") === path ? "page" : null);
   }
   root.replaceChildren();
+  isPageMissing = false;
   showTitle(live.state);
   if (page === undefined) {
     root.append(notFound(path));
@@ -98,6 +100,7 @@ async function show(isMove) {
     } catch (error) {
       if (visit !== visits) return;
       console.error(error);
+      isPageMissing = true;
       root.append(notLoaded(page));
     }
   }
@@ -141,6 +144,8 @@ const CONNECTION_WORDS = {
   paused: "Paused",
 };
 let wasLost = false;
+/** @type {string | null} the balancer's version that this page came from */
+let ownVersion = null;
 /** @type {number | undefined} */
 let countdown;
 
@@ -152,7 +157,11 @@ function showFrame(state) {
   setAttribute(connection, "data-state", isLost ? "lost" : state.connection);
   setText(element("version"), state.version === null ? "" : `Paddler ${state.version}`);
   setHidden(element("lost-banner"), !isLost);
+  ownVersion ??= state.version;
+  setHidden(element("upgrade-banner"), state.version === ownVersion);
   element("page").classList.toggle("is-stale", isLost);
+  // The balancer was lost before the page was there: browsers do not fetch a module twice.
+  if (wasLost && state.connection === "open" && isPageMissing) location.reload();
   if (isLost !== wasLost) announce(isLost ? "The connection to the balancer is lost" : "Connected to the balancer again");
   wasLost = isLost;
   clearInterval(countdown);
@@ -195,6 +204,7 @@ function showTitle(state) {
 }
 
 element("retry").addEventListener("click", () => live.retryNow());
+element("reload").addEventListener("click", () => location.reload());
 document.addEventListener("click", onClick);
 window.addEventListener("popstate", onBack);
 live.subscribe(showFrame);

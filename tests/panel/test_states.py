@@ -6,6 +6,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
+from paddler.balancer.services import panel_stream
 from paddler.messages.agents import AgentIssue, ModelPath, SlotError, TemplateError
 from tests.panel.browser import NARROW, WIDE, Page, clean_page
 from tests.panel.staged import StagedFleet
@@ -32,6 +33,11 @@ def row(agent_id: str, name: str = "") -> str:
     return f"tr[data-agent={agent_id}]{part}"
 
 
+def expect_lost_connections(page: Page) -> None:
+    """The browser complains of connections that failed, and of nothing else."""
+    assert [one for one in page.console() if "ERR_" not in one] == []
+
+
 def test_without_agents_the_command_to_start_one_is_shown(page: Page, staged: StagedFleet) -> None:
     page.open("/")
     page.find("[data-part=agents-empty]", "No agent is connected yet.")
@@ -56,7 +62,7 @@ def test_a_lost_balancer_is_told_and_found_again(page: Page, staged: StagedFleet
     # What was known last is still there, but greyed.
     assert page.text(row("id-1", "name")) == "gpu-1"
     assert "is-stale" in str(page.find("main").get_attribute("class"))
-    assert page.violations("#lost-banner") == []
+    assert page.violations() == []
     page.wait(lambda: "Trying again in" in page.text("#lost-countdown"), "a countdown")
     staged.start()
     staged.join("id-2", "gpu-2")
@@ -65,21 +71,41 @@ def test_a_lost_balancer_is_told_and_found_again(page: Page, staged: StagedFleet
     page.wait_gone(row("id-1"))
     page.wait_gone("#lost-banner")
     assert "is-stale" not in str(page.find("main").get_attribute("class"))
-    assert all("ERR_" in complaint for complaint in page.console())
+    expect_lost_connections(page)
 
 
 def test_a_lost_balancer_is_found_again_by_itself(page: Page, staged: StagedFleet) -> None:
     page.open("/")
-    page.find("#connection", "Connected")
+    page.find("[data-part=agents-empty]")
     staged.stop()
     page.find("#lost-banner")
     staged.start()
     page.find("#connection", "Connected")
     page.wait_gone("#lost-banner")
-    assert all("ERR_" in complaint for complaint in page.console())
+    expect_lost_connections(page)
 
 
-def test_a_page_that_was_never_connected_says_so_and_tries_when_told(page: Page, staged: StagedFleet) -> None:
+def test_a_page_of_another_version_offers_the_new_one(
+    page: Page, staged: StagedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.open("/")
+    page.find("[data-part=agents-empty]")
+    assert not page.all("#upgrade-banner")
+    staged.stop()
+    monkeypatch.setattr(panel_stream, "__version__", "9.9.9")
+    staged.start()
+    page.find("#version", "9.9.9")
+    page.find("#upgrade-banner", "The balancer has another version now")
+    assert page.violations() == []
+    page.click("#reload")
+    page.wait_gone("#upgrade-banner")
+    page.find("[data-part=agents-empty]")
+    expect_lost_connections(page)
+
+
+def test_a_page_that_was_never_connected_says_so_and_tries_when_told(
+    page: Page, staged: StagedFleet
+) -> None:
     page.driver.execute_cdp_cmd("Network.enable", {})
     page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/api/v1/panel/stream"]})
     page.open("/")
@@ -89,7 +115,30 @@ def test_a_page_that_was_never_connected_says_so_and_tries_when_told(page: Page,
     page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
     page.click("#retry")
     page.find("[data-part=agents-empty]")
-    assert all("ERR_" in complaint for complaint in page.console())
+    expect_lost_connections(page)
+
+
+def test_a_page_that_cannot_be_loaded_says_so(page: Page, staged: StagedFleet) -> None:
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/static/dashboard.js"]})
+    page.open("/")
+    page.find("main", "This page could not be loaded.")
+    assert page.console() != []
+    page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    page.click("main button", "Load again")
+    page.find("[data-part=agents-empty]")
+
+
+def test_a_page_that_missed_its_balancer_loads_by_itself(page: Page, staged: StagedFleet) -> None:
+    urls = ["*/static/dashboard.js", "*/api/v1/panel/stream"]
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": urls})
+    page.open("/")
+    page.find("main", "This page could not be loaded.")
+    page.find("#lost-banner")
+    page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    page.find("[data-part=agents-empty]")
+    assert page.console() != []
 
 
 def test_issues_are_told_in_words_with_what_to_do(page: Page, staged: StagedFleet) -> None:
