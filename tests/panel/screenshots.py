@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
+from selenium.webdriver.common.keys import Keys
 
 from paddler.balancer.history import MAX_SAMPLES, Sample
 from paddler.messages.agents import AgentIssue, ModelPath
+from tests.clients.scripted import answer, call, content, reasoning
 from tests.panel.browser import NARROW, WIDE, Page, running_browser
 from tests.panel.staged import StagedFleet
 
@@ -121,7 +123,68 @@ def take_dashboard(page: Page, folder: Path) -> None:
     take(page, folder, "dashboard-issues")
 
 
-TAKERS: tuple[Callable[[Page, Path], None], ...] = (take_dashboard,)
+def take_model(page: Page, folder: Path) -> None:
+    """The Model page in both themes and widths, and what is asked before a change."""
+    for name, size, is_dark in (
+        ("model", TALL, False),
+        ("model-dark", TALL, True),
+        ("model-narrow", (NARROW[0], 1400), False),
+    ):
+        page.open("/model", size=size, is_dark=is_dark)
+        page.find(".rollout-summary", "4 of 6")
+        page.find(".apply-bar", "Nothing is changed.")
+        take(page, folder, name)
+    page.open("/model")
+    page.find(".apply-bar", "Nothing is changed.")
+    for key, value in (("temperature", "0.6"), ("context_size", "16384")):
+        page.js("document.getElementById(arguments[0]).select()", f"parameter-{key}")
+        page.press(value)
+    page.press(Keys.ENTER)
+    page.find("dialog .effect")
+    take(page, folder, "model-changes")
+
+
+REASONING = "The user wants a table. Two rows are enough."
+ANSWER = """Yes. **Slots** are requests that run at once:
+
+| agent | slots | serves |
+|---|---|---|
+| gpu-1 | 16 | `Qwen3-0.6B-Q8_0.gguf` |
+| cpu-1 | 4 | *loading* |
+
+```sh
+paddler agent --management-addr 10.0.0.1:8060 --slots 16
+```
+"""
+
+
+def take_prompt(page: Page, folder: Path) -> None:
+    """The Prompt page, with a conversation that has a bit of all."""
+    with StagedFleet() as fleet:
+        fleet.put_model(MODEL)
+        agent = fleet.join("kQ1vX0mDw7", "gpu-1", slots=16, model_path=PATH)
+        fleet.do(agent.describe)
+        own = Page(page.driver, fleet.panel)
+        agent.turns += [
+            answer(*reasoning(REASONING), *content(ANSWER)),
+            answer(*call(0, "get_weather", '{"city": "Rome"}', given_id="c0"), reason="tool_calls"),
+        ]
+        own.open("/prompt", size=WIDE)
+        own.find("#message").send_keys("Does every agent have its slots?", Keys.ENTER)
+        own.find(".turn.model .figures")
+        own.find("#message").send_keys("How warm is Rome?", Keys.ENTER)
+        own.find(".results")
+        for name, size, is_dark in (
+            ("prompt", TALL, False),
+            ("prompt-dark", TALL, True),
+            ("prompt-narrow", (NARROW[0], 1400), False),
+        ):
+            own.open("/prompt", size=size, is_dark=is_dark)
+            own.find(".results")
+            take(own, folder, name)
+
+
+TAKERS: tuple[Callable[[Page, Path], None], ...] = (take_dashboard, take_model, take_prompt)
 
 
 def main(folder: Path) -> None:

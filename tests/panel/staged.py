@@ -21,6 +21,7 @@ from paddler.messages.agents import AgentDetails, AgentStatus
 from paddler.messages.link import FrameKind
 from paddler.messages.state import ApplicableState, fingerprint
 from tests.balancer.services.running import Agent, Running, config_of, hello, local, request
+from tests.clients.scripted import Turn
 from tests.e2e.fleet import free_ports
 
 T = TypeVar("T")
@@ -48,6 +49,8 @@ class StagedAgent:
         self.state: ApplicableState | None = None
         self.details: AgentDetails | None = None
         self.is_hanging = False
+        self.turns: list[Turn] = []
+        """How it answers the next requests; after them it says one word until it is stopped."""
 
     def report(self, **changes: Any) -> None:
         """Tell another status."""
@@ -100,6 +103,8 @@ class StagedAgent:
         while True:
             message = await self._agent.hear()
             match message:
+                case wire.StartStream() as start if self.turns:
+                    self.turns.pop(0)(self._agent, start)
                 case wire.StartStream(stream_id=stream_id):
                     self.streams.append(stream_id)
                     self._agent.say(stream_id, FrameKind.CONTENT, b"word ")
