@@ -17,7 +17,15 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from paddler import __version__, config
-from paddler.config import Address, AgentConfig, BalancerConfig, Buffering, Statsd
+from paddler.access_flags import access_of, add_access, listeners_tls
+from paddler.config import (
+    Address,
+    AgentConfig,
+    BalancerConfig,
+    Buffering,
+    Statsd,
+)
+from paddler.dialling import add_dialling, dialling_of
 from paddler.errors import ConfigError, StartError
 from paddler.log import LOG_FORMAT_VARIABLE, LOG_FORMATS, set_up_logging
 from paddler.messages.state import ModelSource
@@ -331,6 +339,7 @@ def add_balancer(roles: "Roles[Parser]") -> None:
         default=10_000,
         help="time between two reports (default: %(default)s ms)",
     )
+    add_access(role, checked(parse_i32))
     add_drain_timeout(role)
     add_log_format(role)
     role.set_defaults(run=run_balancer)
@@ -352,6 +361,7 @@ def add_agent(roles: "Roles[Parser]") -> None:
         type=checked(config.parse_name),
         help="label shown to operators and in answers",
     )
+    add_dialling(role, "management")
     add_drain_timeout(role)
     add_log_format(role)
     role.set_defaults(run=run_agent)
@@ -541,6 +551,8 @@ def balancer_config(arguments: argparse.Namespace) -> BalancerConfig:
         inference_origins=frozenset(arguments.inference_cors_allowed_host),
         management_origins=frozenset(arguments.management_cors_allowed_host),
         panel_hosts=frozenset(arguments.web_admin_panel_allowed_host),
+        access=access_of(arguments),
+        tls=listeners_tls(arguments),
         state_database=arguments.state_database,
         statsd=Statsd(
             address=resolve_optional("--statsd-addr", arguments.statsd_addr),
@@ -559,6 +571,7 @@ def agent_config(arguments: argparse.Namespace) -> AgentConfig:
         management=resolve_address("--management-addr", arguments.management_addr),
         slots=arguments.slots,
         name=arguments.name,
+        dialling=dialling_of(arguments, "management"),
         drain_timeout_ms=arguments.drain_timeout,
     )
 

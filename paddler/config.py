@@ -1,6 +1,7 @@
 """What a process is told at its start: frozen, checked, grouped by topic. No I/O."""
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -44,8 +45,52 @@ class Statsd(msgspec.Struct, frozen=True):
     interval_ms: int
 
 
+class ServerTls(msgspec.Struct, frozen=True):
+    """Paths of a listener's certificate chain and key. ``flag`` opens the names of their flags.
+
+    ``client_ca``: who dials needs a certificate of one of these authorities.
+    """
+
+    flag: str
+    cert: str
+    key: str
+    client_ca: str | None = None
+
+
+class ClientTls(msgspec.Struct, frozen=True):
+    """How a service is dialled by TLS. ``ca``: no other authority is trusted, the system's neither.
+
+    ``flag`` opens the names of the flags that say so.
+    """
+
+    flag: str
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+class Dialling(msgspec.Struct, frozen=True):
+    """What is shown to a service that is dialled: a key of a file, a certificate; or nothing."""
+
+    key_flag: str = ""
+    key_file: str | None = None
+    tls: ClientTls | None = None
+
+
+class Access(msgspec.Struct, frozen=True):
+    """Who may call: paths of files of keys; ``None``: anybody.
+
+    ``requests_per_key``, ``waiting_per_key``: most that run and wait at once; 0: no limit.
+    """
+
+    api_key_file: str | None = None
+    management_token_file: str | None = None
+    requests_per_key: int = 0
+    waiting_per_key: int = 0
+
+
 class BalancerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that ``paddler balancer`` is told.
+    """Everything that ``paddler balancer`` is told. ``tls``: by the flag of the listener.
 
     ``prefix_affinity``: of equally busy agents, prefer one that holds a prompt's beginning.
     """
@@ -58,6 +103,8 @@ class BalancerConfig(msgspec.Struct, frozen=True, kw_only=True):
     inference_origins: frozenset[str]
     management_origins: frozenset[str]
     panel_hosts: frozenset[str]
+    access: Access
+    tls: Mapping[str, ServerTls]
     """Names that the panel answers to beside its own; ``*``: any."""
     state_database: str
     statsd: Statsd
@@ -72,6 +119,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     management: Address
     slots: int
     name: str | None
+    dialling: Dialling
     drain_timeout_ms: int
 
 

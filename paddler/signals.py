@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Self
 
 from paddler.race import race
@@ -36,6 +36,11 @@ class StopSignals:
         loop = asyncio.get_running_loop()
         for number in self._caught:
             loop.remove_signal_handler(number)
+
+    def on_hangup(self, act: Callable[[], None]) -> None:
+        """Have SIGHUP mean something else than to stop."""
+        if signal.SIGHUP in self._caught:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
 
     async def wait(self) -> None:
         """Return when the process is told to stop."""

@@ -22,7 +22,17 @@ from paddler.cli import (
     model_source,
     take_environment,
 )
-from paddler.config import Address, AgentConfig, BalancerConfig, Buffering, Statsd
+from paddler.config import (
+    Access,
+    Address,
+    AgentConfig,
+    BalancerConfig,
+    Buffering,
+    ClientTls,
+    Dialling,
+    ServerTls,
+    Statsd,
+)
 from paddler.errors import ConfigError, StartError
 
 
@@ -44,8 +54,44 @@ def agent(*flags: str) -> AgentConfig:
     return agent_config(build_parser().parse_args(["agent", *flags]))
 
 
+UNPROTECTED = Dialling(key_flag="--management-token-file")
+
+
 def local(port: int) -> Address:
     return Address(text=f"127.0.0.1:{port}", host="127.0.0.1", port=port)
+
+
+@pytest.mark.parametrize(
+    ("flags", "dialling"),
+    [
+        (["--management-token-file", "t"], Dialling("--management-token-file", "t")),
+        (["--management-tls"], ClientTls("--management-tls")),
+        (["--management-tls-ca", "ca.pem"], ClientTls("--management-tls", "ca.pem")),
+        (
+            ["--management-tls-client-cert", "c.pem", "--management-tls-client-key", "c.key"],
+            ClientTls("--management-tls", None, "c.pem", "c.key"),
+        ),
+    ],
+)
+def test_an_agent_says_what_it_shows_and_whom_it_trusts(
+    flags: list[str], dialling: Dialling | ClientTls
+) -> None:
+    if isinstance(dialling, ClientTls):
+        dialling = Dialling("--management-token-file", None, dialling)
+    assert agent(*flags).dialling == dialling
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing"),
+    [
+        (["--inference-tls-cert", "a"], "--inference-tls-key is missing"),
+        (["--compat-openai-tls-key", "a"], "--compat-openai-tls-cert is missing"),
+        (["--management-tls-client-ca", "a"], "needs --management-tls-cert"),
+    ],
+)
+def test_half_a_pair_of_certificate_and_key_is_refused(flags: list[str], missing: str) -> None:
+    with pytest.raises(ConfigError, match=missing):
+        balancer(*flags)
 
 
 # --- what flags mean ----------------------------------------------------------------------------
@@ -61,6 +107,8 @@ def test_a_balancer_needs_no_flag() -> None:
         inference_origins=frozenset(),
         management_origins=frozenset(),
         panel_hosts=frozenset(),
+        access=Access(),
+        tls={},
         state_database="memory://",
         statsd=Statsd(address=None, prefix="paddler_", interval_ms=10_000),
         max_body_bytes=64 * 1024 * 1024,
@@ -71,7 +119,7 @@ def test_a_balancer_needs_no_flag() -> None:
 
 def test_an_agent_needs_no_flag() -> None:
     assert agent() == AgentConfig(
-        management=local(8060), slots=4, name=None, drain_timeout_ms=3_000
+        management=local(8060), slots=4, name=None, dialling=UNPROTECTED, drain_timeout_ms=3_000
     )
 
 
@@ -86,6 +134,15 @@ def test_every_flag_of_a_balancer_is_heard() -> None:
         "--inference-item-timeout": "7m",
         "--max-body-bytes": "8192",
         "--prefix-affinity": "off",
+        "--inference-api-key-file": "keys",
+        "--management-token-file": "tokens",
+        "--max-requests-per-key": "7",
+        "--max-buffered-requests-per-key": "3",
+        "--inference-tls-cert": "cert.pem",
+        "--inference-tls-key": "key.pem",
+        "--management-tls-cert": "m.pem",
+        "--management-tls-key": "m.key",
+        "--management-tls-client-ca": "ca.pem",
         "--state-database": "file:///tmp/state.json",
         "--statsd-addr": "127.0.0.1:9",
         "--statsd-prefix": "fleet",
@@ -111,6 +168,11 @@ def test_every_flag_of_a_balancer_is_heard() -> None:
             inference_origins=frozenset(origins),
             management_origins=frozenset(origins),
             panel_hosts=frozenset(),
+            access=Access("keys", "tokens", requests_per_key=7, waiting_per_key=3),
+            tls={
+                "--inference-addr": ServerTls("--inference-tls", "cert.pem", "key.pem"),
+                "--management-addr": ServerTls("--management-tls", "m.pem", "m.key", "ca.pem"),
+            },
             state_database="file:///tmp/state.json",
             statsd=Statsd(address=local(9), prefix="fleet", interval_ms=10),
             max_body_bytes=8192,
@@ -123,7 +185,7 @@ def test_every_flag_of_a_balancer_is_heard() -> None:
 def test_every_flag_of_an_agent_is_heard() -> None:
     flags = ("--management-addr", "127.0.0.1:1", "--slots", "8", "--name", "gpu-1")
     assert agent(*flags, "--drain-timeout", "500ms") == AgentConfig(
-        management=local(1), slots=8, name="gpu-1", drain_timeout_ms=500
+        management=local(1), slots=8, name="gpu-1", dialling=UNPROTECTED, drain_timeout_ms=500
     )
 
 

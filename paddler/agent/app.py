@@ -76,7 +76,12 @@ class Agent:
             on_applied=self._details.on_states,
         )
         self._link = Link(
-            config.management, new_id(), config.name, lambda: self._board.status, self
+            config.management,
+            new_id(),
+            config.name,
+            lambda: self._board.status,
+            self,
+            config.dialling,
         )
         self._jobs.connect(self._supervisor, self._link)
         self._board.watch(self._link.send_status)

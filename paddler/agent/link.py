@@ -9,12 +9,15 @@ from typing import Final, Protocol
 import msgspec
 
 from paddler import __version__
-from paddler.config import Address, split_address
+from paddler.config import Address, Dialling, split_address
 from paddler.errors import PaddlerError, RemoteProtocolError
+from paddler.keys import read_key
 from paddler.messages import link as wire
 from paddler.messages.agents import AgentDetails, AgentStatus
 from paddler.net.client import Backoff, connect_websocket
 from paddler.net.websocket import WebSocketConnection, WebSocketSettings
+from paddler.proto.events import Fields
+from paddler.tls import client_context
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,7 @@ LINK_SETTINGS: Final = WebSocketSettings(
     max_message_bytes=wire.MAX_MESSAGE_BYTES, max_unsent_bytes=wire.MAX_MESSAGE_BYTES
 )
 CLOSE_GOING_AWAY: Final = 1001
+OPENLY: Final = Dialling()
 
 
 class LinkListener(Protocol):
@@ -62,7 +66,10 @@ class Link:
         name: str | None,
         status: Callable[[], AgentStatus],
         listener: LinkListener,
+        dialling: Dialling = OPENLY,
     ) -> None:
+        """``dialling``: its files are read anew for each try, so that they can be replaced."""
+        self._dialling = dialling
         self._address = address
         self._path = f"/api/v1/agent_socket/{agent_id}"
         self._name = name
@@ -138,6 +145,11 @@ class Link:
     async def _connect(self) -> "LinkConnection":
         # The name is looked up anew each time: the balancer may come back elsewhere.
         host, port = split_address(self._address.text)
+        dialling = self._dialling
+        headers: Fields = ()
+        if dialling.key_file is not None:
+            key = read_key(dialling.key_file, flag=dialling.key_flag)
+            headers = (("authorization", f"Bearer {key}"),)
         await connect_websocket(
             host,
             port,
@@ -145,6 +157,8 @@ class Link:
             self._greet,
             connect_timeout_s=CONNECT_TIMEOUT_S,
             settings=LINK_SETTINGS,
+            headers=headers,
+            tls=client_context(dialling.tls) if dialling.tls is not None else None,
         )
         assert self._connection is not None
         return self._connection

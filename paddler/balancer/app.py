@@ -19,7 +19,9 @@ from paddler.balancer.history import History
 from paddler.balancer.journal import Journal
 from paddler.balancer.link import Pool
 from paddler.balancer.measures import Measures
+from paddler.balancer.protection import Protection
 from paddler.balancer.relay import Dispatcher
+from paddler.balancer.services.access import PageGuard
 from paddler.balancer.services.agents import AgentsService
 from paddler.balancer.services.embeddings import EmbeddingService
 from paddler.balancer.services.health import Readiness
@@ -35,6 +37,7 @@ from paddler.balancer.services.panel import SECURITY_HEADERS, PanelService, add_
 from paddler.balancer.services.panel_guard import PanelGuard
 from paddler.balancer.services.panel_stream import PanelFeed, PanelStreamService
 from paddler.balancer.statsd import report_gauges
+from paddler.balancer.tenants import Tenants
 from paddler.balancer.waitline import Waitline
 from paddler.collection import collect_seldom
 from paddler.config import Address, BalancerConfig, join_address, split_address
@@ -68,6 +71,8 @@ async def serve_until_stopped(config: BalancerConfig) -> None:
     """Serve until the process is told to stop, then drain."""
     async with StopSignals() as signals, Balancer(config).running() as balancer:
         collect_seldom()
+        if balancer.protection.is_reloadable:
+            signals.on_hangup(balancer.protection.reload)
         await signals.wait()
         log.info("stopping: running answers have %d ms to finish", config.drain_timeout_ms)
         await signals.unless_again(balancer.drain())
@@ -78,14 +83,20 @@ class Balancer:
 
     def __init__(self, config: BalancerConfig) -> None:
         self._config = config
+        self.protection = Protection(config)
         self.state = DesiredStateStore(open_database(config.state_database))
         self.journal = Journal()
         self._chronicle = Chronicle(self.journal)
         self.pool: Pool = pool.Pool(listener=self._chronicle)
+        tenants = Tenants(
+            requests_per_key=config.access.requests_per_key,
+            waiting_per_key=self.protection.waiting_per_key,
+        )
         self._waitline = Waitline(
             self.pool,
             limit=config.buffering.max_requests,
             timeout_s=config.buffering.timeout_ms / 1000,
+            may_wait=tenants.may_wait,
         )
         self._measures = Measures()
         self._history = History(self.pool, self._waitline)
@@ -108,11 +119,11 @@ class Balancer:
         self._operations = OperationsService(
             self.pool, self.state, self.journal, self._history, self._chronicle, self._streams
         )
-        self._inference = InferenceService(self._dispatcher, self.state)
-        self._embeddings = EmbeddingService(self._dispatcher, self.pool, self.state)
-        self._openai = OpenAIService(self._dispatcher, self.pool, self.state)
+        self._inference = InferenceService(self._dispatcher, self.state, tenants)
+        self._embeddings = EmbeddingService(self._dispatcher, self.pool, self.state, tenants)
+        self._openai = OpenAIService(self._dispatcher, self.pool, self.state, tenants)
         self._sockets = InferenceSocketService(
-            self._dispatcher, self.state, max_message_bytes=config.max_body_bytes
+            self._dispatcher, self.state, tenants, max_message_bytes=config.max_body_bytes
         )
         self._listeners: dict[str, Listener] = {}  # by flag
 
@@ -178,11 +189,17 @@ class Balancer:
             panel_origins = {f"http://{join_address(config.panel.host, config.panel.port)}"}
         management = Router()
         self.add_management_routes(management)
+        management_cors = Cors(config.management_origins | panel_origins)
         readiness = Readiness(self.pool)
         await self._open(
             MANAGEMENT_FLAG,
             config.management,
-            Site(router=management, cors=Cors(config.management_origins | panel_origins)),
+            Site(
+                router=management,
+                guard=PageGuard(management_cors),
+                cors=management_cors,
+                authenticate=self.protection.token_check,
+            ),
         )
         inference_cors = Cors(config.inference_origins | panel_origins)
         inference = Router()
@@ -196,6 +213,7 @@ class Balancer:
             Site(
                 router=inference,
                 cors=inference_cors,
+                authenticate=self.protection.api_key_check,
                 max_body_bytes=config.max_body_bytes,
                 limits=HttpLimits(max_unsent_bytes=MAX_UNSENT_EMBEDDING_BYTES),
             ),
@@ -208,6 +226,7 @@ class Balancer:
                 router=router,
                 render_error=render_error,
                 cors=Cors(config.inference_origins),
+                authenticate=self.protection.api_key_check,
                 max_body_bytes=config.max_body_bytes,
             )
             await self._open("--compat-openai-addr", config.openai, site)
@@ -232,6 +251,7 @@ class Balancer:
         return Site(
             router=router,
             guard=guard,
+            authenticate=self.protection.panel_check,
             headers=SECURITY_HEADERS,
             max_body_bytes=config.max_body_bytes,
             limits=HttpLimits(max_unsent_bytes=MAX_UNSENT_EMBEDDING_BYTES),
@@ -239,10 +259,11 @@ class Balancer:
 
     async def _open(self, flag: str, address: Address, site: Site) -> Listener:
         try:
-            listener = await listen(site, address.host, address.port)
+            listener = await listen(site, address.host, address.port, self.protection.tls(flag))
         except OSError as error:
             raise StartError(explain_bind_error(flag, address, error)) from error
         self._listeners[flag] = listener
+        self.protection.warn(flag, address, has_keys=site.authenticate is not None)
         # Not the one that was asked for: that may have been 0, for any.
         log.info("%s: listening on %s", flag, join_address(listener.host, listener.port))
         return listener

@@ -19,6 +19,7 @@ MAX_REFUSALS: Final = 1000
 _REFUSAL_TEXTS: Final = {
     RequestOutcome.LINE_FULL: "found the buffer full",
     RequestOutcome.WAITED_TOO_LONG: "waited too long for a slot",
+    RequestOutcome.SHARE_USED: "found its key's share of the buffer used",
 }
 
 

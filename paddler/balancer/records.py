@@ -18,6 +18,8 @@ class RequestOutcome(Enum):
     """The client left or stopped it."""
     LINE_FULL = "line_full"
     WAITED_TOO_LONG = "waited_too_long"
+    SHARE_USED = "share_used"
+    """Its key had its share of waiting requests."""
     STALLED = "stalled"
     """The agent said nothing for too long."""
     AGENT_LOST = "agent_lost"
@@ -27,7 +29,11 @@ class RequestOutcome(Enum):
     @property
     def is_refusal(self) -> bool:
         """Whether the request never got a slot."""
-        return self in (RequestOutcome.LINE_FULL, RequestOutcome.WAITED_TOO_LONG)
+        return self in (
+            RequestOutcome.LINE_FULL,
+            RequestOutcome.WAITED_TOO_LONG,
+            RequestOutcome.SHARE_USED,
+        )
 
     @property
     def is_error(self) -> bool:
@@ -36,6 +42,7 @@ class RequestOutcome(Enum):
             RequestOutcome.COMPLETED,
             RequestOutcome.REJECTED,
             RequestOutcome.CANCELLED,
+            RequestOutcome.SHARE_USED,
         )
 
 

@@ -23,6 +23,7 @@ from paddler.balancer.link import (
 )
 from paddler.balancer.policy import may_fail_over
 from paddler.balancer.records import RecordListener, RequestOutcome, RequestRecord
+from paddler.balancer.tenants import STATUS, current_tenant
 from paddler.balancer.waitline import Refusal, Waitline
 from paddler.messages.inference import Failure, TokenUsage
 from paddler.messages.link import Delivery, Job, Sampling
@@ -31,12 +32,16 @@ REFUSALS: Final = {
     Refusal.LINE_FULL: Failure(503, "Buffered requests overflow"),
     Refusal.WAITED_TOO_LONG: Failure(504, "Waiting for available slot timed out"),
     Refusal.STOPPING: Failure(503, "balancer is shutting down"),
+    Refusal.SHARE_USED: Failure(
+        STATUS, "this key has its share of requests that wait for a slot: try again later"
+    ),
 }
 
 FAILURE_OUTCOMES: Final = {
     REFUSALS[Refusal.LINE_FULL].description: RequestOutcome.LINE_FULL,
     REFUSALS[Refusal.WAITED_TOO_LONG].description: RequestOutcome.WAITED_TOO_LONG,
     REFUSALS[Refusal.STOPPING].description: RequestOutcome.STOPPING,
+    REFUSALS[Refusal.SHARE_USED].description: RequestOutcome.SHARE_USED,
 }
 # How embeddings end well.
 EMBEDDING_DONE: Final = b'"Done"'
@@ -101,7 +106,7 @@ class Dispatcher:
         self, course: "_Course", job: Job, outlet: Outlet, sampling: Sampling, delivery: Delivery
     ) -> Outcome:
         blocks = self._blocks_of(job)
-        ticket = self._waitline.take_ticket(lambda: self._preferred(blocks))
+        ticket = self._waitline.take_ticket(lambda: self._preferred(blocks), current_tenant())
         lost: Lost | None = None
         while True:
             course.begin_wait()

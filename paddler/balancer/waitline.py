@@ -18,6 +18,7 @@ class Refusal(Enum):
     """Why a request got no slot."""
 
     LINE_FULL = "line_full"
+    SHARE_USED = "share_used"
     WAITED_TOO_LONG = "waited_too_long"
     STOPPING = "stopping"
 
@@ -29,12 +30,14 @@ Prefer: TypeAlias = Callable[[], Agent[LinkT] | None]
 class Ticket(Generic[LinkT]):
     """When a request arrived, and how long it may still wait, over all its waits.
 
-    ``prefer``: tells which agent should have it, of those that are equally busy.
+    ``prefer``: tells which agent should have it, of those that are equally busy. ``tenant``:
+    whose it is.
     """
 
-    __slots__ = ("number", "patience_s", "prefer", "was_served")
+    __slots__ = ("number", "patience_s", "prefer", "tenant", "was_served")
 
-    def __init__(self, number: int, patience_s: float, prefer: Prefer[LinkT]) -> None:
+    def __init__(self, number: int, patience_s: float, prefer: Prefer[LinkT], tenant: str) -> None:
+        self.tenant = tenant
         self.number = number
         self.patience_s = patience_s
         self.prefer = prefer
@@ -44,11 +47,20 @@ class Ticket(Generic[LinkT]):
 class Waitline(Watched, Generic[LinkT]):
     """Hands free slots of ``pool`` to those who wait; tells when :attr:`waiting` changes.
 
-    ``limit``: requests that may wait. ``timeout_s``: longest stay.
+    ``limit``: requests that may wait. ``timeout_s``: longest stay. ``may_wait``: whether one
+    more of a tenant may, of whom so many do.
     """
 
-    def __init__(self, pool: Pool[LinkT], *, limit: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        pool: Pool[LinkT],
+        *,
+        limit: int,
+        timeout_s: float,
+        may_wait: Callable[[str, int], bool] = lambda tenant, waiting: True,
+    ) -> None:
         super().__init__()
+        self._may_wait = may_wait
         self._pool = pool
         self._limit = limit
         self._timeout_s = timeout_s
@@ -63,10 +75,10 @@ class Waitline(Watched, Generic[LinkT]):
         """Requests that wait right now."""
         return len(self._places)
 
-    def take_ticket(self, prefer: Prefer[LinkT] = lambda: None) -> Ticket[LinkT]:
+    def take_ticket(self, prefer: Prefer[LinkT] = lambda: None, tenant: str = "") -> Ticket[LinkT]:
         """A place in the order of arrival; one for the whole life of a request."""
         self._tickets += 1
-        return Ticket(self._tickets, self._timeout_s, prefer)
+        return Ticket(self._tickets, self._timeout_s, prefer, tenant)
 
     async def wait_slot(self, ticket: Ticket[LinkT]) -> Lease[LinkT] | Refusal:
         """A slot, at once or after a wait, or why there is none.
@@ -84,6 +96,9 @@ class Waitline(Watched, Generic[LinkT]):
         waiting = 0 if ticket.was_served else len(self._places)
         if admit(waiting=waiting, limit=self._limit) is Admission.REFUSE:
             return Refusal.LINE_FULL
+        waiting = sum(other.tenant == ticket.tenant for other in self._places)
+        if not ticket.was_served and not self._may_wait(ticket.tenant, waiting):
+            return Refusal.SHARE_USED
         return await self._wait_in_line(ticket)
 
     def stop(self) -> None:

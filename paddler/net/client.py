@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -13,9 +14,10 @@ from paddler.net.websocket import (
     WebSocketConnection,
     WebSocketSettings,
 )
-from paddler.proto.events import BodyEnd, BodyPart, HttpEvent, ResponseHead
+from paddler.proto.events import BodyEnd, BodyPart, Fields, HttpEvent, ResponseHead
 from paddler.proto.http1 import ClientConnection
 from paddler.proto.ws_handshake import ClientHandshake
+from paddler.tls import tls_reason
 
 _MAX_SNIPPET_BYTES: Final = 300  # of a refusal's body: enough for a sentence of text
 
@@ -42,18 +44,24 @@ async def connect_websocket(
     *,
     connect_timeout_s: float,
     settings: WebSocketSettings = DEFAULT_SETTINGS,
+    headers: Fields = (),
+    tls: ssl.SSLContext | None = None,
 ) -> WebSocketConnection:
     """An open WebSocket to ``ws://host:port{path}``; ``ConnectFailed`` otherwise.
 
+    ``headers`` are sent along. ``tls``: by ``wss``.
     ``connect_timeout_s`` covers everything from the name look-up to the answer. Cancelling
     leaves nothing behind.
     """
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    url = f"ws://{authority}{path}"
+    url = f"{'ws' if tls is None else 'wss'}://{authority}{path}"
     try:
         async with asyncio.timeout(connect_timeout_s):
             transport, opening = await asyncio.get_running_loop().create_connection(
-                lambda: _Opening(authority, path, open_handler, settings), host, port
+                lambda: _Opening(url, authority, path, open_handler, settings, headers),
+                host,
+                port,
+                ssl=tls,
             )
             try:
                 return await opening.opened
@@ -70,6 +78,8 @@ async def connect_websocket(
 
 def _reason(error: Exception) -> str:
     """What the system says, in the same words on every event loop."""
+    if isinstance(error, ssl.SSLError):
+        return tls_reason(error)
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error)
@@ -79,13 +89,19 @@ class _Opening(asyncio.BufferedProtocol):
     """A transport's protocol until the handshake is through."""
 
     def __init__(
-        self, authority: str, path: str, open_handler: OpenHandler, settings: WebSocketSettings
+        self,
+        url: str,
+        authority: str,
+        path: str,
+        open_handler: OpenHandler,
+        settings: WebSocketSettings,
+        headers: Fields,
     ) -> None:
         self.opened: asyncio.Future[WebSocketConnection] = (
             asyncio.get_running_loop().create_future()
         )
-        self._url = f"ws://{authority}{path}"
-        self._handshake = ClientHandshake(authority, path)
+        self._url = url
+        self._handshake = ClientHandshake(authority, path, headers)
         self._http = ClientConnection()
         self._open_handler = open_handler
         self._settings = settings

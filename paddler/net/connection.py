@@ -18,13 +18,14 @@ from enum import Enum, auto
 from typing import Final, cast
 
 from paddler._fastpath import FRAMING_CHUNKED, FRAMING_RAW
-from paddler.errors import PaddlerError, RemoteProtocolError
+from paddler.errors import ClientError, PaddlerError, RemoteProtocolError
 from paddler.net.cors import PREFLIGHT_FIELDS, Cors
 from paddler.net.flow import FlowControl
 from paddler.net.http import (
     Handler,
     Match,
     MethodNotAllowed,
+    Refusal,
     Request,
     Response,
     Site,
@@ -50,6 +51,8 @@ from paddler.proto.http1 import (
 from paddler.proto.ws_handshake import UPGRADE_REQUIRED_FIELDS, accept_upgrade
 
 _log = logging.getLogger(__name__)
+
+NO_ORIGINS: Final = Cors(frozenset())
 
 _CLOSE: Final = ("connection", "close")
 _KEEP_ALIVE: Final = ("connection", "keep-alive")
@@ -116,6 +119,12 @@ class Exchange:
         return str(peername[0]) if peername else "unknown"
 
     @property
+    def sender(self) -> str:
+        """Who sent the request, for people: by name, where callers are known, and address."""
+        principal = self.request.principal
+        return f"{principal} ({self.peer})" if principal else self.peer
+
+    @property
     def framing(self) -> int:
         """How a streamed body is framed: ``FRAMING_CHUNKED``, or ``FRAMING_RAW`` for HTTP/1.0."""
         return FRAMING_CHUNKED if self._head.version_minor == 1 else FRAMING_RAW
@@ -174,8 +183,17 @@ class Exchange:
     ) -> WebSocketConnection:
         """Answer 101 and go on as a WebSocket; the handler's work is done with it.
 
-        ``RemoteProtocolError``, for the handler to let through: it was no upgrade request.
+        For the handler to let through: ``RemoteProtocolError``, it was no upgrade request, and
+        ``ClientError``, a page of another site asks for it.
         """
+        if self._connection.is_foreign(self._head):
+            origin = self._head.headers.get("origin", "")
+            raise ClientError(
+                f"a page of {origin[:200]!r} may not open a socket here, unless the balancer is "
+                "started with that origin as a --…-cors-allowed-host",
+                status=403,
+                code="foreign_origin",
+            )
         response = accept_upgrade(self._head)
         self._is_started = self._is_finished = True
         return self._connection.upgrade(response, open_handler, settings)
@@ -196,6 +214,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_loop",
         "_open",
         "_params",
+        "_principal",
         "_site",
         "_task",
         "_timer",
@@ -220,6 +239,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._http = ServerConnection()
         self._head: RequestHead | None = None
+        self._principal = ""
         self._body: bytes | bytearray = b""
         self._task: asyncio.Task[None] | None = None
         self._is_gone = False  # lost, or another protocol's
@@ -302,6 +322,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Write ``data``; nothing once the client is gone."""
         if not self._transport.is_closing():
             self._transport.write(data)
+
+    def is_foreign(self, head: RequestHead) -> bool:
+        """Whether a page of another site asks, which is not allowed to."""
+        return (self._site.cors or NO_ORIGINS).is_foreign(head.headers)
 
     def check_unsent(self) -> None:
         """Cut a client that leaves too much unread."""
@@ -399,6 +423,12 @@ class HttpConnection(asyncio.BufferedProtocol):
             return (
                 Response(200, headers=PREFLIGHT_FIELDS) if refusal is None else text(400, refusal)
             )
+        self._principal = ""
+        if site.authenticate is not None:
+            known = site.authenticate(head)
+            if isinstance(known, Refusal):
+                return site.render_error(known.status, known.code, known.message, known.headers)
+            self._principal = known
         found = site.router.resolve(head.method, head.path)
         match found:
             case Match():
@@ -427,6 +457,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             headers=head.headers,
             body=bytes(self._body),
             params=self._params,
+            principal=self._principal,
         )
         self._body = b""
         self._wait(_Waiting.FOR_HANDLER, math.inf)

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from paddler.net.origins import is_from_own_page
 from paddler.proto.events import Fields, Headers, RequestHead
 
 ALLOWED_METHODS: Final = ("DELETE", "GET", "POST", "PUT", "OPTIONS")
@@ -49,6 +50,18 @@ class Cors:
             if name not in ALLOWED_HEADERS:
                 return f"header {name[:80]!r} is not allowed from other origins"
         return None
+
+    def is_foreign(self, headers: Headers) -> bool:
+        """Whether a request comes from a page that is neither this host's nor allowed.
+
+        Browsers ask for no leave before they open a WebSocket: the server has to look.
+        """
+        origin = headers.get("origin")
+        return (
+            origin is not None
+            and origin not in self._allowed_origins
+            and not is_from_own_page(headers)
+        )
 
     def origin_fields(self, headers: Headers) -> Fields:
         """Fields that every response to this request carries."""

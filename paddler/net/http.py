@@ -25,6 +25,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     headers: Headers
     body: bytes
     params: dict[str, str]
+    principal: str = ""
+    """Who sent it, where the site knows its callers."""
 
     def query_value(self, name: str) -> str | None:
         """The first value of ``name`` in the query, decoded; ``None``: it is not there."""
@@ -183,6 +185,19 @@ Guard = Callable[[RequestHead], Response | None]
 """The refusal of a request that is not to be served; ``None``: it is."""
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a request is not served, in the site's own shape of errors."""
+
+    status: int
+    code: str
+    message: str
+    headers: Fields = ()
+
+
+Authenticate = Callable[[RequestHead], str | Refusal]
+"""The name of who sent a request, or the refusal of it."""
+
+
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """What one listener serves."""
 
@@ -190,6 +205,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     render_error: RenderError = render_plain_error
     guard: Guard | None = None
     """Asked about every head, before its path is looked at."""
+    authenticate: Authenticate | None = None
+    """Asked about every head but preflights, which carry no credentials."""
     headers: Fields = ()
     """What every response carries."""
     cors: Cors | None = None

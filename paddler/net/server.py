@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from typing import Final
 
 from paddler.net.connection import HttpConnection
@@ -9,6 +10,8 @@ from paddler.net.http import Site
 from paddler.net.open_connections import OpenConnections
 
 _log = logging.getLogger(__name__)
+
+TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0  # as a head's
 
 _BACKLOG: Final = 2_048
 
@@ -45,7 +48,7 @@ class Listener:
             await self.connections.wait_empty()
 
 
-async def listen(site: Site, host: str, port: int) -> Listener:
+async def listen(site: Site, host: str, port: int, tls: ssl.SSLContext | None = None) -> Listener:
     """Serve ``site`` on an address; port 0 takes any. ``OSError``: it cannot be listened on."""
     connections = OpenConnections()
     server = await asyncio.get_running_loop().create_server(
@@ -54,5 +57,7 @@ async def listen(site: Site, host: str, port: int) -> Listener:
         port,
         backlog=_BACKLOG,
         reuse_address=True,
+        ssl=tls,
+        ssl_handshake_timeout=None if tls is None else TLS_HANDSHAKE_TIMEOUT_S,
     )
     return Listener(server, connections)

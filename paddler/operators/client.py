@@ -4,21 +4,26 @@ import contextlib
 import http.client
 import json
 import os
+import ssl
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from paddler.config import Address, join_address
+from paddler.config import Address, Dialling, join_address, split_address
 from paddler.errors import StartError
+from paddler.keys import read_key
 from paddler.operators.text import printable
+from paddler.tls import client_context, tls_reason
 
 TIMEOUT_S: Final = 10.0
 """For a connection, and between two pieces of a short answer: whoever is slower hangs."""
 SILENCE_S: Final = 35.0
 """Between two lines of an event stream: it says something every 10 s, be it nothing new."""
 DIAL_AGAIN_S: Final = 1.0
+
+OPENLY: Final = Dialling()
 
 _PIECE_BYTES: Final = 1 << 16
 
@@ -33,9 +38,15 @@ class Client:
     All methods raise :class:`StartError` with one line for people.
     """
 
-    def __init__(self, address: Address, *, flag: str) -> None:
+    def __init__(self, address: Address, *, flag: str, dialling: Dialling = OPENLY) -> None:
+        """:class:`ConfigError` for files of ``dialling`` that cannot be used."""
         self._address = address
         self._flag = flag
+        self._tls = client_context(dialling.tls) if dialling.tls is not None else None
+        self._headers = {}
+        if dialling.key_file is not None:
+            key = read_key(dialling.key_file, flag=dialling.key_flag)
+            self._headers["authorization"] = f"Bearer {key}"
         self._where = join_address(address.host, address.port)
 
     def get(self, path: str) -> Any:
@@ -120,13 +131,13 @@ class Client:
         timeout_s: float | None,
     ) -> Iterator[http.client.HTTPResponse]:
         """An answer whose body is yet to come. ``timeout_s``: between two pieces of it."""
-        address = self._address
-        connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
+        connection = self._connection()
         with contextlib.closing(connection):
             try:
                 connection.connect()
                 connection.sock.settimeout(timeout_s)
-                response = _exchange(connection, method, path, document, headers or {})
+                given = {**self._headers, **(headers or {})}
+                response = _exchange(connection, method, path, document, given)
             except (OSError, http.client.HTTPException) as error:
                 raise BalancerGone(
                     f"cannot reach the balancer at {self._where}: {_reason(error)}; is it "
@@ -140,6 +151,14 @@ class Client:
                 raise BalancerGone(
                     f"lost the balancer at {self._where}: {_reason(error)}"
                 ) from error
+
+    def _connection(self) -> http.client.HTTPConnection:
+        address = self._address
+        if self._tls is None:
+            return http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
+        # By its name: a certificate is of a name more often than of an address.
+        host, port = split_address(address.text)
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=self._tls)
 
     def _refusal(self, response: http.client.HTTPResponse) -> StartError:
         text = response.read().decode(errors="replace").strip()
@@ -180,6 +199,8 @@ def _lines(response: http.client.HTTPResponse) -> Iterator[str]:
 
 def _reason(error: Exception) -> str:
     """What the system says, without its number."""
+    if isinstance(error, ssl.SSLError):
+        return tls_reason(error)
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     if isinstance(error, TimeoutError):

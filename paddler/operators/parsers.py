@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from paddler import config
 from paddler.config import Address
+from paddler.dialling import add_dialling, dialling_of
 from paddler.errors import ConfigError
 from paddler.operators.model_names import FORMS, parse_model
 
@@ -184,6 +185,7 @@ def _add_chat(add_role: AddRole, checked: Checked, resolve: Resolve) -> None:
         default=config.DEFAULT_INFERENCE_ADDR,
         help="the balancer's inference service (default: %(default)s)",
     )
+    add_dialling(role, "inference")
     role.add_argument("--system", metavar="TEXT", help="what the model is told beforehand")
     role.add_argument(
         "--max-tokens",
@@ -201,7 +203,11 @@ def _add_chat(add_role: AddRole, checked: Checked, resolve: Resolve) -> None:
         from paddler.operators.client import Client
 
         return chat(
-            Client(resolve(INFERENCE, arguments.inference_addr), flag=INFERENCE),
+            Client(
+                resolve(INFERENCE, arguments.inference_addr),
+                flag=INFERENCE,
+                dialling=dialling_of(arguments, "inference"),
+            ),
             arguments.question,
             system=arguments.system,
             max_tokens=arguments.max_tokens,
@@ -218,12 +224,17 @@ def _add_management(role: argparse.ArgumentParser) -> None:
         default=config.DEFAULT_MANAGEMENT_ADDR,
         help="the balancer's management service (default: %(default)s)",
     )
+    add_dialling(role, "management")
 
 
 def _management(arguments: argparse.Namespace, resolve: Resolve) -> Any:
     from paddler.operators.client import Client
 
-    return Client(resolve(MANAGEMENT, arguments.management_addr), flag=MANAGEMENT)
+    return Client(
+        resolve(MANAGEMENT, arguments.management_addr),
+        flag=MANAGEMENT,
+        dialling=dialling_of(arguments, "management"),
+    )
 
 
 def _parse_parameter(text: str) -> tuple[str, Any]:

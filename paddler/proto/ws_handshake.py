@@ -13,7 +13,7 @@ from wsproto.events import AcceptConnection, RejectConnection, Request
 from wsproto.utilities import RemoteProtocolError as HandshakeError
 
 from paddler.errors import RemoteProtocolError
-from paddler.proto.events import Headers, RequestHead, ResponseHead
+from paddler.proto.events import Fields, Headers, RequestHead, ResponseHead
 from paddler.proto.http1 import encode_response_head
 
 UPGRADE_REQUIRED_FIELDS: Final = (
@@ -57,9 +57,12 @@ class ClientHandshake:
 
     __slots__ = ("_connection", "request")
 
-    def __init__(self, host: str, target: str) -> None:
+    def __init__(self, host: str, target: str, headers: Fields = ()) -> None:
         self._connection = WSConnection(ConnectionType.CLIENT)
-        self.request: bytes = self._connection.send(Request(host=host, target=target))
+        extra = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+        self.request: bytes = self._connection.send(
+            Request(host=host, target=target, extra_headers=extra)
+        )
 
     def check(self, head: ResponseHead) -> None:
         """Raise ``RemoteProtocolError`` unless the server did accept this very request."""

@@ -13,6 +13,7 @@ from paddler.balancer.link import Agent, Completed, Concluded, Pool, discard
 from paddler.balancer.relay import EMBEDDING_DONE, Dispatcher
 from paddler.balancer.services.body import read_json
 from paddler.balancer.services.native_encoding import encode, error_message
+from paddler.balancer.tenants import Tenants
 from paddler.errors import ClientError
 from paddler.ids import new_id
 from paddler.messages.inference import (
@@ -32,7 +33,10 @@ T = TypeVar("T")
 class EmbeddingService:
     """The embedding route of the inference listener."""
 
-    def __init__(self, dispatcher: Dispatcher, pool: Pool, state: DesiredStateStore) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, pool: Pool, state: DesiredStateStore, tenants: Tenants
+    ) -> None:
+        self._tenants = tenants
         self._dispatcher = dispatcher
         self._pool = pool
         self._state = state
@@ -54,13 +58,13 @@ class EmbeddingService:
         agents = len(self._pool.agents)
         if agents == 0:
             raise ClientError("No agents are currently connected", status=503, code="no_agents")
-        exchange.start(200, "application/json", (("cache-control", "no-cache"),))
-        async with asyncio.TaskGroup() as tasks:
-            for part in split(
-                request.input_batch, parts_of(request, agents, parameters.embedding_batch_size)
-            ):
-                part_of = GenerateEmbeddingBatch(list(part), request.normalization_method)
-                tasks.create_task(self._serve_part(exchange, part_of))
+        parts = parts_of(request, agents, parameters.embedding_batch_size)
+        with self._tenants.request(exchange.request.principal):
+            exchange.start(200, "application/json", (("cache-control", "no-cache"),))
+            async with asyncio.TaskGroup() as tasks:
+                for part in split(request.input_batch, parts):
+                    part_of = GenerateEmbeddingBatch(list(part), request.normalization_method)
+                    tasks.create_task(self._serve_part(exchange, part_of))
         exchange.write(embedding_message(EMBEDDING_DONE, None, new_id()) + b"\n")
         exchange.finish()
 

@@ -6,6 +6,7 @@ from paddler.balancer.services.body import read_json
 from paddler.balancer.services.health import get_health
 from paddler.balancer.services.ndjson import NdjsonOutlet
 from paddler.balancer.services.request_checks import TOKENS_DISABLED, require_known_properties
+from paddler.balancer.tenants import Tenants
 from paddler.errors import ClientError
 from paddler.ids import new_id
 from paddler.messages.inference import decode_conversation, decode_raw_prompt
@@ -17,7 +18,8 @@ from paddler.net.http import Router
 class InferenceService:
     """Routes of the inference listener."""
 
-    def __init__(self, dispatcher: Dispatcher, state: DesiredStateStore) -> None:
+    def __init__(self, dispatcher: Dispatcher, state: DesiredStateStore, tenants: Tenants) -> None:
+        self._tenants = tenants
         self._dispatcher = dispatcher
         self._state = state
 
@@ -55,7 +57,8 @@ class InferenceService:
     async def _answer(
         self, exchange: Exchange, job: RawPromptJob | ConversationJob, route: str
     ) -> None:
-        # The status goes out before a slot is found; every later problem is a line of the body.
-        exchange.start(200, "application/json", (("cache-control", "no-cache"),))
-        with NdjsonOutlet(exchange, new_id()) as outlet:
-            outlet.end(await self._dispatcher.run(job, outlet, route=route))
+        with self._tenants.request(exchange.request.principal):
+            # The status goes out before a slot is found; every later problem is a line of the body.
+            exchange.start(200, "application/json", (("cache-control", "no-cache"),))
+            with NdjsonOutlet(exchange, new_id()) as outlet:
+                outlet.end(await self._dispatcher.run(job, outlet, route=route))

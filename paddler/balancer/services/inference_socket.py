@@ -1,7 +1,10 @@
 """The inference WebSocket: many requests at once on one connection, each under its client's id."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -20,6 +23,7 @@ from paddler.balancer.services.native_encoding import (
 )
 from paddler.balancer.services.outlet import StreamingOutlet
 from paddler.balancer.services.request_checks import TOKENS_DISABLED, require_known_properties
+from paddler.balancer.tenants import Tenants
 from paddler.errors import ClientError
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
@@ -47,8 +51,14 @@ class InferenceSocketService:
     """Opens inference sockets and tells all of them when the fleet's mode changes."""
 
     def __init__(
-        self, dispatcher: Dispatcher, state: DesiredStateStore, *, max_message_bytes: int
+        self,
+        dispatcher: Dispatcher,
+        state: DesiredStateStore,
+        tenants: Tenants,
+        *,
+        max_message_bytes: int,
     ) -> None:
+        self._tenants = tenants
         self._dispatcher = dispatcher
         self._state = state
         self._settings = WebSocketSettings(
@@ -64,7 +74,8 @@ class InferenceSocketService:
 
     async def connect(self, exchange: Exchange) -> None:
         """``GET /api/v1/inference_socket``: upgrade, or 400."""
-        exchange.accept_websocket(self._open, self._settings)
+        tenant = exchange.request.principal
+        exchange.accept_websocket(lambda socket: self._open(socket, tenant), self._settings)
 
     def drain(self) -> None:
         """Close each socket as soon as nothing runs on it."""
@@ -75,8 +86,9 @@ class InferenceSocketService:
         """A socket is closed."""
         self._sockets.discard(socket)
 
-    def _open(self, connection: WebSocketConnection) -> "InferenceSocket":
-        socket = InferenceSocket(self, connection, self._dispatcher, self._state)
+    def _open(self, connection: WebSocketConnection, tenant: str) -> "InferenceSocket":
+        request = partial(self._tenants.request, tenant)
+        socket = InferenceSocket(self, connection, self._dispatcher, self._state, request)
         self._sockets.add(socket)
         if self._state.is_embedding:
             socket.notify_mode(is_embedding=True)
@@ -99,7 +111,9 @@ class InferenceSocket:
         connection: WebSocketConnection,
         dispatcher: Dispatcher,
         state: DesiredStateStore,
+        request_under_way: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:
+        self._request_under_way = request_under_way
         self._service = service
         self._connection = connection
         self._dispatcher = dispatcher
@@ -174,9 +188,16 @@ class InferenceSocket:
             task.cancel()
 
     async def _answer(self, request_id: str, job: ConversationJob | RawPromptJob) -> None:
-        with SocketOutlet(self._connection, request_id) as outlet:
-            outcome = await self._dispatcher.run(job, outlet, route="socket")
-        self._connection.send_text(final_message(outcome, request_id))
+        try:
+            with (
+                self._request_under_way(),
+                SocketOutlet(self._connection, request_id) as outlet,
+            ):
+                outcome = await self._dispatcher.run(job, outlet, route="socket")
+        except ClientError as error:
+            self._fail(request_id, Failure(error.status, str(error)))
+        else:
+            self._connection.send_text(final_message(outcome, request_id))
 
     def _on_done(self, request_id: str, task: asyncio.Task[None]) -> None:
         del self._running[request_id]

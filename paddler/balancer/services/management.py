@@ -92,7 +92,7 @@ class ManagementService:
         before = self._state.desired
         self._state.put(desired)
         if desired != before:
-            self._chronicle.on_state(desired, exchange.peer)
+            self._chronicle.on_state(desired, exchange.sender)
         return Response(204)
 
     async def get_applicable_state(self, exchange: Exchange) -> Response:

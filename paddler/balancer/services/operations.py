@@ -128,7 +128,7 @@ class OperationsService:
         agent = self._agent_of(exchange)
         if not self._pool.is_drained(agent):
             self._pool.set_drained(agent, True)
-            self._chronicle.on_control("agent_drained", agent, exchange.peer)
+            self._chronicle.on_control("agent_drained", agent, exchange.sender)
         return Response(204)
 
     async def resume_agent(self, exchange: Exchange) -> Response:
@@ -136,13 +136,13 @@ class OperationsService:
         agent = self._agent_of(exchange)
         if self._pool.is_drained(agent):
             self._pool.set_drained(agent, False)
-            self._chronicle.on_control("agent_resumed", agent, exchange.peer)
+            self._chronicle.on_control("agent_resumed", agent, exchange.sender)
         return Response(204)
 
     async def disconnect_agent(self, exchange: Exchange) -> Response:
         """``POST …/disconnect``: closes its connection; it dials again, its model loaded."""
         agent = self._agent_of(exchange)
-        self._chronicle.on_control("agent_disconnected", agent, exchange.peer)
+        self._chronicle.on_control("agent_disconnected", agent, exchange.sender)
         agent.link.disconnect("disconnected by an operator")
         return Response(204)
 

@@ -11,6 +11,7 @@ from paddler.balancer.services.openai import chat, completions, embeddings, resp
 from paddler.balancer.services.openai.errors import ParameterError, Problem
 from paddler.balancer.services.openai.models import ModelCatalogue
 from paddler.balancer.services.openai.requests import read
+from paddler.balancer.tenants import Tenants
 from paddler.errors import ClientError
 from paddler.net.connection import Exchange
 from paddler.net.http import Response, Router
@@ -36,7 +37,10 @@ STORED_RESPONSE_ROUTES: Final = (
 class OpenAIService:
     """What applications call that were written for OpenAI."""
 
-    def __init__(self, dispatcher: Dispatcher, pool: Pool, state: DesiredStateStore) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, pool: Pool, state: DesiredStateStore, tenants: Tenants
+    ) -> None:
+        self._tenants = tenants
         self._dispatcher = dispatcher
         self._pool = pool
         self._state = state
@@ -86,9 +90,10 @@ class OpenAIService:
         """``POST /v1/embeddings``."""
         try:
             request = read(exchange.request, embeddings.decode_request)
-            return await embeddings.create_embeddings(
-                self._dispatcher, self._pool, self._state, request
-            )
+            with self._tenants.request(exchange.request.principal):
+                return await embeddings.create_embeddings(
+                    self._dispatcher, self._pool, self._state, request
+                )
         except ParameterError as error:
             return _refuse(error)
 
@@ -111,7 +116,8 @@ class OpenAIService:
             request: Any = read(exchange.request, decode)
             if self._state.is_embedding:
                 raise ClientError(disabled, status=501, code="embeddings_mode")
-            return await create(self._dispatcher, exchange, request)
+            with self._tenants.request(exchange.request.principal):
+                return await create(self._dispatcher, exchange, request)
         except ParameterError as error:
             return _refuse(error)
         except RecursionError as error:
