@@ -10,7 +10,7 @@ PANEL_CHECKS := .cache/panel-checks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := paddler tests bench setup.py
 
-.PHONY: up test check format lint types build-checked test-checked coverage bench screenshots model clean
+.PHONY: up test check format lint types build-checked test-checked coverage bench bench-quick bench-micro screenshots model clean
 
 up: $(VENV)/.ready $(MODEL)
 	$(BIN)/paddler up --model $(MODEL) $(UP_FLAGS)
@@ -24,7 +24,7 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint paddler/_fastpath.pyx
-	$(BIN)/codespell --skip '*.c' README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs paddler
+	$(BIN)/codespell --skip '*.c' README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs paddler bench
 
 types: $(VENV)/.ready-dev $(PANEL_CHECKS)/.ready
 	$(BIN)/mypy
@@ -46,7 +46,13 @@ test-checked: $(VENV)/.ready-dev $(MODEL)
 coverage: $(VENV)/.ready-dev $(MODEL)
 	$(BIN)/python tests/build_variant.py trace --run tests/coverage_gates.py
 
-bench: $(VENV)/.ready-dev
+bench: $(VENV)/.ready-dev $(MODEL)
+	$(BIN)/python -m bench.compare --repeat 3 --results bench/RESULTS.md $(BENCH_FLAGS)
+
+bench-quick: $(VENV)/.ready-dev
+	$(BIN)/python -m bench.compare --quick slots start relay requests memory scale
+
+bench-micro: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest bench/micro -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-only
 
 screenshots: $(VENV)/.ready-dev $(MODEL)

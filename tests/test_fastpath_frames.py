@@ -170,6 +170,86 @@ def test_frame_headers_are_judged_as_the_twin_does(
         assert compiled == parse(fastpath_twin, data, start, is_masked=is_masked)
 
 
+# --- whole messages --------------------------------------------------------------------------
+
+
+def unmask(impl: ModuleType, wire: bytes, *, is_masked: bool = True, limit: int = 65_536) -> object:
+    """What is told of ``wire``, and what is in its buffer afterwards."""
+    data = bytearray(wire)
+    told = outcome(impl.unmask_messages, data, expect_masked=is_masked, max_payload_bytes=limit)
+    return told, bytes(data)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("is_masked", [True, False])
+def test_whole_messages_are_found_and_unmasked(impl: ModuleType, is_masked: bool) -> None:
+    key = KEY if is_masked else -1
+    payloads = [b"", b"one", b"t" * 126, b"three" * 20_000]
+    data = bytearray(b"".join(_fastpath.encode_frame(1 + (b"t" in p), p, key) for p in payloads))
+    messages, after = impl.unmask_messages(data, expect_masked=is_masked, max_payload_bytes=1 << 20)
+    assert after == len(data)
+    assert [opcode for opcode, _, _ in messages] == [1, 1, 2, 2]
+    assert [bytes(data[start:end]) for _, start, end in messages] == payloads
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        b"\x82",
+        b"\x82\x82\1\2\3\4x",  # a byte is missing
+        b"\x02\x81\1\2\3\4x",  # a fragment
+        b"\x80\x81\1\2\3\4x",  # the last one
+        b"\x89\x81\1\2\3\4x",  # a ping
+        b"\x82\x01x",  # not masked
+        b"\xc2\x81\1\2\3\4x",  # a reserved bit
+        b"\x82\xfe\x40\x00\1\2\3\4" + b"x" * 0x4000,  # beyond the limit
+    ],
+)
+def test_whole_messages_end_before_anything_else(impl: ModuleType, rest: bytes) -> None:
+    first = _fastpath.encode_frame(2, b"first", KEY)
+    wire = first + rest
+    expected = (([(2, 6, 11)], 11), first[:6] + b"first" + rest)
+    assert unmask(impl, wire, limit=1000) == expected
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_whole_messages_cannot_be_unmasked_in_read_only_memory(impl: ModuleType) -> None:
+    frame = _fastpath.encode_frame(2, b"first", KEY)
+    with pytest.raises(BufferError):
+        impl.unmask_messages(frame, expect_masked=True, max_payload_bytes=100)
+    plain = _fastpath.encode_frame(2, b"first")
+    told = impl.unmask_messages(plain, expect_masked=False, max_payload_bytes=100)
+    assert told == ([(2, 2, 7)], 7)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_whole_messages_have_no_negative_limit(impl: ModuleType) -> None:
+    assert unmask(impl, b"", limit=-1) == (ValueError, b"")
+
+
+@settings(deadline=None)
+@given(
+    parts=st.lists(
+        st.tuples(st.sampled_from([0, 1, 2, 9]), st.binary(max_size=130), st.booleans()),
+        max_size=5,
+    ),
+    cut=st.integers(0, 400),
+    rubbish=st.binary(max_size=3),
+)
+def test_whole_messages_are_those_that_the_twin_finds(
+    parts: list[tuple[int, bytes, bool]], cut: int, rubbish: bytes
+) -> None:
+    wire = b"".join(
+        _fastpath.encode_frame(opcode, payload[:125] if opcode == 9 else payload, KEY, fin)
+        for opcode, payload, fin in parts
+        if fin or opcode < 8
+    )
+    for data in (wire[:cut], wire + rubbish):
+        assert unmask(_fastpath, data) == unmask(fastpath_twin, data)
+
+
 # --- masks -----------------------------------------------------------------------------------
 
 

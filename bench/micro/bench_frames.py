@@ -30,6 +30,16 @@ def bench_parse_frame_header(benchmark: BenchmarkFixture, impl: ModuleType) -> N
     assert header == (2, True, 8, 1024, KEY)
 
 
+@pytest.mark.benchmark(group="unmask_messages, 4 of 256 B")
+@pytest.mark.parametrize("impl", IMPLS)
+def bench_unmask_messages(benchmark: BenchmarkFixture, impl: ModuleType) -> None:
+    frames = bytearray(_fastpath.encode_frame(2, bytes(256), KEY) * 4)
+    messages, after = benchmark(
+        impl.unmask_messages, frames, expect_masked=True, max_payload_bytes=1 << 20
+    )
+    assert (len(messages), after) == (4, len(frames))
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.benchmark(group="apply_mask")

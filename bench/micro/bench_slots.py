@@ -29,7 +29,8 @@ def bench_claim_and_release(
         table.claim()
 
     def claim_and_release() -> bool:
-        return table.release(table.claim())
+        released: bool = table.release(table.claim())
+        return released
 
     assert benchmark(claim_and_release)
     assert table.busy_total == claims

@@ -12,6 +12,7 @@ import uvloop
 
 from paddler import __version__
 from paddler.balancer import pool
+from paddler.balancer.affinity import PrefixIndex
 from paddler.balancer.chronicle import Chronicle
 from paddler.balancer.desired_state import DesiredStateStore, open_database
 from paddler.balancer.history import History
@@ -35,6 +36,7 @@ from paddler.balancer.services.panel_guard import PanelGuard
 from paddler.balancer.services.panel_stream import PanelFeed, PanelStreamService
 from paddler.balancer.statsd import report_gauges
 from paddler.balancer.waitline import Waitline
+from paddler.collection import collect_seldom
 from paddler.config import Address, BalancerConfig, join_address, split_address
 from paddler.errors import StartError
 from paddler.net.cors import Cors
@@ -65,6 +67,7 @@ def run(config: BalancerConfig) -> int:
 async def serve_until_stopped(config: BalancerConfig) -> None:
     """Serve until the process is told to stop, then drain."""
     async with StopSignals() as signals, Balancer(config).running() as balancer:
+        collect_seldom()
         await signals.wait()
         log.info("stopping: running answers have %d ms to finish", config.drain_timeout_ms)
         await signals.unless_again(balancer.drain())
@@ -95,6 +98,7 @@ class Balancer:
                 self._history.on_record,
                 self._chronicle.on_record,
             ),
+            prefixes=PrefixIndex() if config.prefix_affinity else None,
         )
         self._agents = AgentsService(self.pool, self.state, self._chronicle)
         self._streams = LiveStreams()

@@ -5,12 +5,13 @@ Tokens do not pass here: from the link's read to the client's write they stay in
 """
 
 import asyncio
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from paddler._fastpath import Sink
+from paddler.balancer.affinity import PrefixIndex, blocks_of
 from paddler.balancer.link import (
+    Agent,
     AgentLink,
     Completed,
     Concluded,
@@ -54,7 +55,10 @@ class Dispatcher:
         *,
         item_timeout_s: float,
         listeners: Sequence[RecordListener] = (),
+        prefixes: PrefixIndex | None = None,
     ) -> None:
+        """``prefixes``: lets a prompt go where its beginning is held already."""
+        self._prefixes = prefixes
         self._pool = pool
         self._waitline = waitline
         self._item_timeout_s = item_timeout_s
@@ -96,11 +100,15 @@ class Dispatcher:
     async def _serve(
         self, course: "_Course", job: Job, outlet: Outlet, sampling: Sampling, delivery: Delivery
     ) -> Outcome:
-        ticket = self._waitline.take_ticket()
+        blocks = self._blocks_of(job)
+        ticket = self._waitline.take_ticket(lambda: self._preferred(blocks))
         lost: Lost | None = None
         while True:
-            with course.waiting():
+            course.begin_wait()
+            try:
                 lease = await self._waitline.wait_slot(ticket)
+            finally:
+                course.end_wait()
             if isinstance(lease, Refusal):
                 if lost is not None and lease is not Refusal.STOPPING:
                     return Failure(502, lost.reason)  # no other agent took over
@@ -108,6 +116,8 @@ class Dispatcher:
             if self._item_timeout_s <= 0:
                 lease.release()
                 return item_timeout(self._item_timeout_s)
+            if self._prefixes is not None:
+                self._prefixes.note(blocks, lease.agent.id)
             link = lease.agent.link
             try:
                 stream = link.start(lease, job, sampling, delivery, outlet, self._item_timeout_s)
@@ -129,29 +139,45 @@ class Dispatcher:
             lost = ending
             course.failovers += 1
 
+    def _blocks_of(self, job: Job) -> list[int]:
+        """None where there is nothing to choose from."""
+        return blocks_of(job) if self._prefixes is not None and len(self._pool) > 1 else []
+
+    def _preferred(self, blocks: Sequence[int]) -> "Agent | None":
+        agent_id = self._prefixes.find(blocks) if self._prefixes is not None else None
+        return None if agent_id is None else self._pool.find(agent_id)
+
 
 class _Course:
     """What is noted of a request while it runs."""
 
-    __slots__ = ("_began_at", "_loop", "_route", "_sink", "_waited_s", "failovers", "first_at")
+    __slots__ = (
+        "_began_at",
+        "_loop",
+        "_route",
+        "_sink",
+        "_waited_s",
+        "_waits_since",
+        "failovers",
+        "first_at",
+    )
 
     def __init__(self, route: str, now: float) -> None:
         self._route = route
-        self._began_at = now
+        self._began_at = self._waits_since = now
         self._loop = asyncio.get_running_loop()
         self._waited_s = 0.0
         self._sink: Sink | None = None
         self.first_at: float | None = None
         self.failovers = 0
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Waiting for a slot takes place within the block."""
-        began_at = self._loop.time()
-        try:
-            yield
-        finally:
-            self._waited_s += self._loop.time() - began_at
+    def begin_wait(self) -> None:
+        """Waiting for a slot begins."""
+        self._waits_since = self._loop.time()
+
+    def end_wait(self) -> None:
+        """It ends, with or without a slot."""
+        self._waited_s += self._loop.time() - self._waits_since
 
     def on_stream(self, stream: Stream, sink: Sink) -> None:
         """An agent has ended its part, or was told to."""

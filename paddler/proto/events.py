@@ -12,10 +12,14 @@ Fields = tuple[tuple[str, str], ...]
 class Headers:
     """The fields of one head in order of arrival; names are in lower case. Immutable."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_fields", "_first", "_repeats")
 
     def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
         self._fields: Fields = tuple(fields)
+        self._first = dict(self._fields)
+        self._repeats = len(self._first) < len(self._fields)
+        if self._repeats:
+            self._first = dict(reversed(self._fields))
 
     @overload
     def get(self, name: str) -> str | None: ...
@@ -23,22 +27,23 @@ class Headers:
     def get(self, name: str, default: str) -> str: ...
     def get(self, name: str, default: str | None = None) -> str | None:
         """Value of the first field called ``name``."""
-        for field, value in self._fields:
-            if field == name:
-                return value
-        return default
+        return self._first.get(name, default)
 
     def get_all(self, name: str) -> list[str]:
         """Values of all fields called ``name``."""
-        return [value for field, value in self._fields if field == name]
+        if self._repeats:
+            return [value for field, value in self._fields if field == name]
+        return [self._first[name]] if name in self._first else []
 
     def tokens(self, name: str) -> list[str]:
         """Members of a comma-separated list, over all fields called ``name``, in lower case."""
+        if name not in self._first:
+            return []
         members = ",".join(self.get_all(name)).lower().split(",")
         return [member for member in (member.strip(" \t") for member in members) if member]
 
     def __contains__(self, name: str) -> bool:
-        return any(field == name for field, _ in self._fields)
+        return name in self._first
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._fields)

@@ -25,7 +25,8 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum, auto
+from enum import IntEnum, auto
+from functools import lru_cache
 from http import HTTPStatus
 from typing import ClassVar, Final
 
@@ -69,7 +70,7 @@ _FIELD_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
-class State(Enum):
+class State(IntEnum):  # hashed for each step, which takes an Enum a call in Python
     """Where in a message the connection is."""
 
     IDLE = auto()
@@ -562,11 +563,13 @@ def encode_chunk(data: BytesLike) -> bytes:
 
 
 def _encode_head(line: str, fields: Iterable[tuple[str, str]]) -> bytes:
-    lines = [line]
-    for name, value in fields:
-        # A CR or LF in a value would let it write further fields, or a response of its own.
-        if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
-            raise ValueError(f"header field {name!r} cannot carry {value!r}")
-        lines.append(f"{name}: {value}\r\n")
-    lines.append("\r\n")
-    return "".join(lines).encode("latin-1")
+    lines = [_field_line(name, value) for name, value in fields]
+    return "".join((line, *lines, "\r\n")).encode("latin-1")
+
+
+@lru_cache(maxsize=1024)  # responses say much the same
+def _field_line(name: str, value: str) -> str:
+    # A CR or LF in a value would let it write further fields, or a response of its own.
+    if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+        raise ValueError(f"header field {name!r} cannot carry {value!r}")
+    return f"{name}: {value}\r\n"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from paddler._fastpath import apply_mask, encode_frame, parse_frame_header
+from paddler._fastpath import apply_mask, encode_frame, parse_frame_header, unmask_messages
 from paddler.errors import RemoteProtocolError
 from paddler.proto.events import (
     Binary,
@@ -69,6 +69,7 @@ class WebSocket:
         "_is_close_sent",
         "_max_frame_bytes",
         "_max_message_bytes",
+        "_max_whole_bytes",
         "_message",
         "_message_opcode",
         "_next_key",
@@ -85,6 +86,7 @@ class WebSocket:
         self._is_client = is_client
         self._max_frame_bytes = max_frame_bytes
         self._max_message_bytes = max_message_bytes
+        self._max_whole_bytes = min(max_frame_bytes, max_message_bytes)
         self._next_key = _mask_keys(draw).__next__ if is_client else None
         self._is_close_sent = False
         self._is_close_received = False
@@ -121,6 +123,15 @@ class WebSocket:
         events: list[WebSocketEvent] = []
         view = memoryview(data)
         at = 0
+        if self._frame is None and not self._header and not self._message_opcode:
+            # What nearly everything is that comes on a link.
+            if self._is_close_received:
+                return events
+            messages, at = unmask_messages(
+                view, expect_masked=not self._is_client, max_payload_bytes=self._max_whole_bytes
+            )
+            for opcode, start, end in messages:
+                events.append(_message(opcode, view[start:end]))
         while at < len(view) and not self._is_close_received:
             if self._frame is None:
                 at = self._read_header(view, at)

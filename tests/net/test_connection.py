@@ -10,6 +10,7 @@ from paddler._fastpath import FRAMING_CHUNKED, FRAMING_RAW
 from paddler.errors import ClientError
 from paddler.net.connection import Exchange
 from paddler.net.http import HttpLimits, Response, Router, Site, json, text
+from paddler.proto.events import RequestHead
 from tests.net.conftest import Run
 from tests.net.peers import Client, Waiting, get, health, post, serving, site_of
 
@@ -282,6 +283,26 @@ def test_site_renders_refusals_in_its_own_shape(run: Run) -> None:
             assert (await client.ask(get("/x"))).body == b"not_found: no such path: /x"
             answer = await client.ask(get("/x", "Host: other\r\n"))
             assert answer.body == b"protocol_error: 2 Host fields; there must be one"
+
+    run(check())
+
+
+def test_what_the_guard_refuses_is_not_read(run: Run) -> None:
+    def guard(head: RequestHead) -> Response | None:
+        return text(421, "not here") if head.headers.get("host") == "other" else None
+
+    async def check() -> None:
+        router = Router()
+        router.add("POST", "/echo", echo)
+        site = Site(router=router, guard=guard, headers=(("x-site", "this"),))
+        async with serving(site) as listener, await Client.connect(listener) as client:
+            answer = await client.ask(post("/echo", b"body"))
+            assert (answer.status, answer.headers.get_all("x-site")) == (200, ["this"])
+            head = b"POST /echo HTTP/1.1\r\nHost: other\r\nContent-Length: 9\r\n\r\n"
+            answer = await client.ask(head)  # its body never comes
+            assert (answer.status, answer.body) == (421, b"not here")
+            assert answer.headers.get_all("x-site") == ["this"]
+            assert answer.headers.get("connection") == "close"
 
     run(check())
 

@@ -100,7 +100,8 @@ def take(page: Page, folder: Path, name: str) -> None:
     path = folder / f"{name}.png"
     page.screenshot(path)
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(256).save(path, optimize=True)
+        few = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
+        few.save(path, optimize=True)
     print(f"{path}: {path.stat().st_size // 1024} KiB")
 
 

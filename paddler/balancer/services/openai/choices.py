@@ -39,6 +39,8 @@ async def run_choices(
 def total_usage(completed: Sequence[Completed]) -> TokenUsage:
     """What all choices cost: the prompt, which they share, counts once."""
     first = completed[0].finished.usage
+    if len(completed) == 1:
+        return first
     usages = [one.finished.usage for one in completed]
     return TokenUsage(
         prompt_tokens=first.prompt_tokens,

@@ -112,4 +112,7 @@ class GatheredChoice:
 
 
 def _decoded(pieces: Iterable[bytes]) -> str:
-    return msgspec.json.decode(b'"%b"' % b"".join(pieces), type=str)
+    return _decode_text(b'"%b"' % b"".join(pieces))
+
+
+_decode_text = msgspec.json.Decoder(str).decode

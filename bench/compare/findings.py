@@ -1,0 +1,99 @@
+"""What comparisons found: rows of ours and theirs, each over several runs."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+OURS: Final = "paddler"
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """One measured thing. ``values``: by program, one number for each run.
+
+    ``budget``: what ours should not exceed or, where ``is_more_better``, not fall below.
+    """
+
+    group: str
+    name: str
+    unit: str
+    values: dict[str, list[float]]
+    budget: float | None = None
+    is_more_better: bool = False
+    notes: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def ratio(self) -> tuple[str, float] | None:
+        """The best other program, and ours divided by it; of medians."""
+        ours = self.values.get(OURS)
+        others = {
+            name: statistics.median(runs)
+            for name, runs in self.values.items()
+            if name != OURS and runs
+        }
+        if not ours or not others:
+            return None
+        best = (max if self.is_more_better else min)(others, key=lambda name: others[name])
+        return (best, statistics.median(ours) / others[best]) if others[best] else None
+
+    @property
+    def is_within(self) -> bool | None:
+        """Whether ours keeps to the budget; ``None`` without one."""
+        ours = self.values.get(OURS)
+        if self.budget is None or not ours:
+            return None
+        median = statistics.median(ours)
+        return median >= self.budget if self.is_more_better else median <= self.budget
+
+
+class Findings:
+    """Rows, in the order in which they were first told."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.skipped: list[str] = []
+
+    def add(
+        self,
+        group: str,
+        name: str,
+        unit: str,
+        program: str,
+        value: float,
+        *,
+        budget: float | None = None,
+        is_more_better: bool = False,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """One number of one run."""
+        row = next((row for row in self.rows if (row.group, row.name) == (group, name)), None)
+        if row is None:
+            row = Row(
+                group=group,
+                name=name,
+                unit=unit,
+                values={},
+                budget=budget,
+                is_more_better=is_more_better,
+            )
+            self.rows.append(row)
+        row.values.setdefault(program, []).append(value)
+        row.notes += [note for note in notes if note not in row.notes]
+
+    def skip(self, why: str) -> None:
+        """Something was not measured."""
+        if why not in self.skipped:
+            self.skipped.append(why)
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, and the least and the most where there are several."""
+    median = _short(statistics.median(values))
+    if len(values) == 1:
+        return median
+    return f"{median} ({_short(min(values))}-{_short(max(values))})"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"

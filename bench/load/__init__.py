@@ -1,0 +1,1 @@
+"""The load generator: streams from any OpenAI-compatible or Paddler server, measured."""

@@ -1,0 +1,91 @@
+"""Connections to one target, opened as they are needed and kept for the next request."""
+
+import asyncio
+import os
+import ssl
+
+from bench.load.bodies import head_of
+from bench.load.call import Call
+from bench.load.connection import Connection
+from bench.load.plan import Target
+
+MAX_DIALLING = 128  # at once: a listener's queue is finite
+CONNECT_TIMEOUT_S = 10.0
+
+
+class Connections:
+    """Sends calls, each on an idle connection or on a new one."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        port = "" if target.port == (443 if target.is_tls else 80) else f":{target.port}"
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        self._head = head_of(f"{host}{port}", target.path, target.headers)
+        self._tls = ssl.create_default_context() if target.is_tls else None
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._dialling = asyncio.Semaphore(MAX_DIALLING)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
+
+    def send(self, call: Call) -> None:
+        """Send a request; it is told of its end, which may be a failed connection."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                connection.send(call)
+                return
+        task = asyncio.get_running_loop().create_task(self._dial(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def cut(self, reason: str, *, overdue_at: float | None = None) -> int:
+        """End calls under way, all or those that were sent before an instant; how many."""
+        overdue = [
+            connection
+            for connection in self._open
+            if (call := connection.call) is not None
+            and (overdue_at is None or call.sent_at < overdue_at)
+        ]
+        for connection in overdue:
+            connection.cut(reason)
+        return len(overdue)
+
+    async def close(self) -> None:
+        """Close everything."""
+        self._closed.clear()
+        for task in self._tasks:
+            task.cancel()
+        for connection in self._open:
+            connection.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._open:
+            await self._closed.wait()
+
+    async def _dial(self, call: Call) -> None:
+        target = self._target
+        try:
+            async with self._dialling, asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self._head, self._on_idle),
+                    target.host,
+                    target.port,
+                    ssl=self._tls,
+                )
+        except TimeoutError:
+            call.on_end("cannot connect: timed out")
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            call.on_end(f"cannot connect: {reason}")
+        else:
+            self._open.add(connection)
+            connection.send(call)
+
+    def _on_idle(self, connection: Connection) -> None:
+        if connection.is_open:
+            self._idle.append(connection)
+        else:
+            self._open.discard(connection)
+            if not self._open:
+                self._closed.set()
