@@ -8,7 +8,7 @@ import { formatCount } from "./format.js";
 import { isSameReference } from "./model_address.js";
 import { ModelMetadata } from "./model_metadata.js";
 import { ParameterFields } from "./parameter_fields.js";
-import { PRESETS } from "./presets.js";
+import { PRESETS, valuesOf } from "./presets.js";
 import { RolloutView } from "./rollout_view.js";
 import { SourceFields } from "./source_fields.js";
 import { TemplateEditor } from "./template_editor.js";
@@ -52,6 +52,8 @@ class ModelPage {
     this._base = null;
     /** The fingerprint that agents were told when that was read. */
     this._seen = "";
+    /** The newest event of that time. */
+    this._seenEvent = 0;
     this._isBusy = false;
     this._isMounted = true;
     this._metadata = new ModelMetadata(api, live, this._aborter.signal, () => this._showChanged());
@@ -237,6 +239,7 @@ class ModelPage {
   _take(state) {
     this._base = state;
     this._seen = this._live.state.desired?.fingerprint ?? "";
+    this._seenEvent = this._live.state.events.at(-1)?.id ?? 0;
     setText(this._status, "");
     setHidden(this._form, false);
     setHidden(this._elsewhere, true);
@@ -259,9 +262,10 @@ class ModelPage {
 
   /** @param {Preset} preset */
   _fillPreset(preset) {
+    if (this._base === null) return;
     this._model.write(preset.model);
     this._projection.write(preset.projection);
-    this._parameters.write(preset.parameters);
+    this._parameters.write(valuesOf(preset, this._base.inference_parameters));
     this._modelsTemplate.checked = true;
     this._showChanged();
     announce(`${preset.name} is filled in`);
@@ -435,8 +439,9 @@ class ModelPage {
     if (changesBetween(this._base, current).length === 0) return;
     this._goal = null;
     if (!this.isChanged) {
+      const who = this._whoChanged();
       this._take(current);
-      setText(this._status, `${this._whoChanged()} Shown is the new state.`);
+      setText(this._status, `${who} Shown is the new state.`);
       return;
     }
     this._elsewhere.replaceChildren(
@@ -460,9 +465,10 @@ class ModelPage {
   }
 
   _whoChanged() {
-    const events = this._live.state.events;
-    const event = [...events].reverse().find(({ kind }) => kind === "state_changed");
-    const who = event?.detail.by;
-    return `Somebody else${typeof who === "string" ? ` (${who})` : ""} changed the state meanwhile.`;
+    const news = this._live.state.events.filter(({ id }) => id > this._seenEvent);
+    const by = news.findLast(({ kind }) => kind === "state_changed")?.detail.by;
+    // A balancer that came back without its state has no such event.
+    if (typeof by !== "string") return "The state was changed meanwhile.";
+    return `Somebody else (${by}) changed the state meanwhile.`;
   }
 }

@@ -95,3 +95,15 @@ export const PRESETS = Object.freeze([
     parameters: { enable_embeddings: true, pooling_type: "Last" },
   },
 ]);
+
+/**
+ * The values that a preset fills in: what other presets would set is as it was.
+ * @param {Preset} preset
+ * @param {InferenceParameters} before
+ * @returns {Partial<InferenceParameters>}
+ */
+export function valuesOf(preset, before) {
+  const touched = PRESETS.flatMap(({ parameters }) => Object.keys(parameters));
+  const entries = Object.entries(before).filter(([key]) => touched.includes(key));
+  return { ...Object.fromEntries(entries), ...preset.parameters };
+}

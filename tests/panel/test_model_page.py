@@ -325,13 +325,24 @@ def test_an_address_of_the_hub_is_taken_apart(form: Page) -> None:
     use(form, "button", "Discard changes")
 
 
+def choose_preset(page: Page, name: str) -> None:
+    page.js(
+        "const field = document.getElementById('preset');"
+        "field.value = [...field.options].find((one) => one.text === arguments[0]).value;"
+        "field.dispatchEvent(new Event('change'))",
+        name,
+    )
+
+
 def test_a_preset_fills_the_form_and_applies_nothing(form: Page, fleet: Fleet) -> None:
     before = desired(fleet)
-    form.js(
-        "const field = document.getElementById('preset');"
-        "field.value = [...field.options].find((one) => one.text === 'Qwen3 0.6B').value;"
-        "field.dispatchEvent(new Event('change'))"
-    )
+    choose_preset(form, "Qwen3 0.6B")
+    assert value(form, "#parameter-penalty_presence") == "1.5"
+    choose_preset(form, "SmolVLM2 256M")
+    assert value(form, "#projection-file") == "mmproj-SmolVLM2-256M-Video-Instruct-Q8_0.gguf"
+    assert value(form, "#parameter-penalty_presence") == "0.8"
+    choose_preset(form, "Qwen3 0.6B")
+    assert form.find("#projection-none").is_selected()
     assert value(form, "#model-repo") == "Qwen/Qwen3-0.6B-GGUF"
     assert value(form, "#parameter-temperature") == "0.6"
     form.find("#preset-about", "nothing is applied yet")
