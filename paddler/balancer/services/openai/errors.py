@@ -30,6 +30,10 @@ TOOL_MISTAKES: Final = frozenset({"ToolSchemaInvalid"})
 # How the inference protocol tells of a prompt that is longer than the context.
 CONTEXT_EXCEEDED: Final = "Request evicted due to KV cache pressure"
 
+RATE_LIMIT: Final = "rate_limit_exceeded"
+# Of ours, those that OpenAI has, too.
+KNOWN_CODES: Final = frozenset({"invalid_api_key", RATE_LIMIT})
+
 encode = msgspec.json.Encoder().encode
 
 
@@ -63,15 +67,16 @@ class Problem(msgspec.Struct, frozen=True):
     def body(self) -> bytes:
         """The error as JSON, for a response or an event."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
+        code = self.code
+        if self.status == 429:
+            kind, code = "requests", RATE_LIMIT
         return encode(
-            ErrorBody(
-                ErrorDetail(message=self.message, type=kind, param=self.param, code=self.code)
-            )
+            ErrorBody(ErrorDetail(message=self.message, type=kind, param=self.param, code=code))
         )
 
     def response(self, headers: tuple[tuple[str, str], ...] = ()) -> Response:
         """The error as a response."""
-        if self.status == 503:
+        if self.status in (429, 503):
             headers = (*headers, ("retry-after", str(RETRY_AFTER_S)))
         elif self.status == 501:
             # OpenAI's clients repeat what failed with 5xx, unless they are told not to.
@@ -83,7 +88,8 @@ def render_error(
     status: int, code: str, message: str, headers: tuple[tuple[str, str], ...] = ()
 ) -> Response:
     """Any error of this listener."""
-    return Problem(status, message).response(headers)
+    known = code if code in KNOWN_CODES else None
+    return Problem(status, message, code=known).response(headers)
 
 
 def problem_of(outcome: Concluded | Failure, places: Places) -> Problem:
