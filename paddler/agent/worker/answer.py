@@ -41,10 +41,12 @@ class Answer:
         "_call_stream",
         "_call_text",
         "_form",
+        "_holds_space",
         "_limits_calls",
         "_max_calls",
         "_parses_calls",
         "_scores",
+        "_space",
         "_splitter",
         "_stop",
         "_text",
@@ -82,6 +84,10 @@ class Answer:
             if delivery.call_deltas
             else None
         )
+        # Where calls are told apart, white space around them is no content: it is held until
+        # something else follows. Scored text is not: each token of it is told.
+        self._holds_space = self._call_stream is not None and self._scores is None
+        self._space = ""
         self.has_stopped = False
         """Whether a stop text came, or one call too many: nothing more is told."""
         self.calls: list[ParsedToolCall] = []
@@ -120,7 +126,9 @@ class Answer:
     def stop(self) -> list[Telling]:
         """The answer is cut off: what was held, and no more."""
         tellings = self._tell(self._splitter.finish(self._text.flush()))
-        if self._stop is not None and (text := self._stop.finish()):
+        text = self._stop.finish() if self._stop is not None else ""
+        if text := self._space + text:
+            self._space = ""
             tellings.append(self._content(FrameKind.CONTENT, text))
         return tellings
 
@@ -164,6 +172,8 @@ class Answer:
             if self._scores is not None:
                 self._scores.place(token, len(piece.text))
             text = piece.text if self._stop is None else self._stop.feed(piece.text)
+            if self._holds_space:
+                text = self._hold_space(text)
             if text:
                 tellings.append(self._content(piece.section, text))
             self.has_stopped = self._stop is not None and self._stop.has_stopped
@@ -172,6 +182,14 @@ class Answer:
             if self._call_stream is not None:
                 tellings += self._tell_calls(self._call_stream.feed(text))
         return tellings
+
+    def _hold_space(self, text: str) -> str:
+        """What may be told of a piece of content now."""
+        if text.isspace():
+            self._space += text
+            return ""
+        held, self._space = self._space, ""
+        return held + text if text else ""
 
     def _content(self, section: FrameKind, text: str) -> Telling:
         if self._scores is None:
@@ -186,6 +204,7 @@ class Answer:
                 self.has_stopped = True
             if self.has_stopped:
                 break
+            self._space = ""
             tellings.append(Telling(FrameKind.CALL, msgspec.json.encode(_delta(event))))
         return tellings
 

@@ -17,6 +17,7 @@ from paddler.agent.parent import die_with_parent
 from paddler.agent.slot_table import SharedSlotTable
 from paddler.agent.worker.aside import Aside
 from paddler.agent.worker.channel import Channel, ParentLeft
+from paddler.agent.worker.confinement import confine
 from paddler.agent.worker.embeddings import EmbeddingStreams
 from paddler.agent.worker.engine_llama import start_backend
 from paddler.agent.worker.loading import LoadRefused, loaded
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     set_up_logging(os.environ)
+    confine()
     table = SharedSlotTable(arguments.slots_fd, arguments.slots)
     with socket.socket(fileno=arguments.socket_fd) as sock:
         try:

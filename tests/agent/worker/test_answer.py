@@ -44,7 +44,7 @@ def end(answer: Answer) -> list[Telling]:
 def texts(tellings: list[Telling]) -> dict[FrameKind, str]:
     joined: dict[FrameKind, str] = {}
     for kind, payload in tellings:
-        if kind is not FrameKind.RESULT:
+        if kind not in (FrameKind.RESULT, FrameKind.CALL):
             joined[kind] = joined.get(kind, "") + json.loads(b'"' + payload + b'"')
     return joined
 
@@ -205,6 +205,22 @@ def test_calls_are_told_while_they_are_generated(cuts: list[int]) -> None:
         first, *more = [delta for delta in told_calls if delta.index == index]
         assert first == CallDelta(index, name="get_weather")
         assert "".join(delta.arguments for delta in more) == f'{{"days": {days}}}'
+
+
+@pytest.mark.parametrize(
+    ("pieces", "content"),
+    [
+        (["\n", "\n ", CALL % 1, "\n", CALL % 2, "\n"], "\n"),
+        (["Well", ":", " ", "\n", CALL % 1], "Well:"),
+        (["\n", "Well", " ", "so", " "], "\nWell so "),
+        (["  "], "  "),
+    ],
+)
+def test_white_space_before_a_call_is_no_content(pieces: list[str], content: str) -> None:
+    answer = calling()
+    tellings = [*told(answer, *pieces), *end(answer)]
+    said = texts(tellings)
+    assert said.get(FrameKind.UNDETERMINABLE, "") + said.get(FrameKind.CONTENT, "") == content
 
 
 def test_a_call_is_told_before_it_is_complete() -> None:
