@@ -64,7 +64,9 @@ class ChatTemplate:
             self._template = _environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateCompileError(f"line {error.lineno}: {error.message}") from error
-        except (RecursionError, ValueError) as error:
+        # Jinja writes Python, whose compiler has complaints of its own: of a {% break %} outside of
+        # a loop, of nesting that is too deep.
+        except Exception as error:
             raise TemplateCompileError(f"{type(error).__name__}: {error}") from error
 
     def render(

@@ -1,0 +1,24 @@
+"""WebSocket frames, as a server reads them: those of clients.
+
+Invariants: see :mod:`tests.fuzz.reading_frames`.
+"""
+
+from tests.fuzz.reading_frames import check_frames
+
+SEEDS = (
+    b"\x81\x85\x01\x02\x03\x04iajhn",
+    b"\x82\xfe\x00\x7e\x00\x00\x00\x00" + bytes(126),
+    b"\x01\x82abcd\x00\x00\x89\x80abcd\x80\x81abcd\x01",
+    b"\x88\x82\x00\x00\x00\x00\x03\xe8\x81\x80abcd",
+    b"\x8a\x80\x00\x00\x00\x00",
+    b"\x82\xff\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00",
+    b"\x81\x84\x00\x00\x00\x00\xf0\x9f\x92\xa9",
+    b"\xc1\x80\x00\x00\x00\x00",
+)
+DICTIONARY = (b"\x81", b"\x82", b"\x01", b"\x80", b"\x00", b"\x89", b"\x8a", b"\x88", b"\xfe", b"\xff",
+              b"\x81\x80\x00\x00\x00\x00", b"\x80\x80\x00\x00\x00\x00")  # fmt: skip
+
+
+def check(data: bytes) -> None:
+    """The invariants for ``data`` from a client."""
+    check_frames(data, is_client=False)
