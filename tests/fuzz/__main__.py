@@ -33,7 +33,9 @@ def main() -> int:
             parser.error(f"there is no target {target!r}: expected any of {', '.join(TARGETS)}")
         seconds = max(1, int((end - time.monotonic()) / (len(targets) - number)))
         tried, failure, found = drive(target, seconds, CACHE)
-        print(f"{target:<18} {tried:>10,} inputs {'ok' if failure is None else 'FAILED'}", flush=True)
+        print(
+            f"{target:<18} {tried:>10,} inputs {'ok' if failure is None else 'FAILED'}", flush=True
+        )
         if failure is not None:
             is_clean = False
             print(failure, *found, sep="\n", flush=True)

@@ -60,7 +60,13 @@ def _lengths() -> Iterator[Case]:
         if value == b"4294967296%s":
             spelled += b"0" * 10
         yield from _refused("length", _post(b"Content-Length: %s\r\n" % spelled, _HIDDEN))
-    for first, second in ((b"0", _SIZE), (_SIZE, b"0"), (_SIZE, _SIZE), (b"", _SIZE), (_SIZE, b"x")):
+    for first, second in (
+        (b"0", _SIZE),
+        (_SIZE, b"0"),
+        (_SIZE, _SIZE),
+        (b"", _SIZE),
+        (_SIZE, b"x"),
+    ):
         for name in (b"Content-Length", b"content-length", b"CONTENT-LENGTH"):
             fields = b"Content-Length: %s\r\n%s: %s\r\n" % (first, name, second)
             yield from _refused("two lengths", _post(fields, _HIDDEN))
@@ -72,11 +78,15 @@ def _lengths() -> Iterator[Case]:
     ):  # fmt: skip
         yield from _read("length", _post(field.replace(b"%s", _SIZE) + b"\r\n", _HIDDEN))
     for method in (b"GET", b"DELETE", b"OPTIONS", b"HEAD"):
-        wire = _post(b"Content-Length: %s\r\n" % _SIZE, _HIDDEN, start=method + b" /case/#### HTTP/1.1")
+        wire = _post(
+            b"Content-Length: %s\r\n" % _SIZE, _HIDDEN, start=method + b" /case/#### HTTP/1.1"
+        )
         if method != b"HEAD":
             yield from _read("body of a " + method.decode(), wire)
     yield from _read("no length", _post(b"", _HIDDEN), answered=("case", "hidden"))
-    yield from _read("length 0", _post(b"Content-Length: 0\r\n", _HIDDEN), answered=("case", "hidden"))
+    yield from _read(
+        "length 0", _post(b"Content-Length: 0\r\n", _HIDDEN), answered=("case", "hidden")
+    )
 
 
 # --- transfer codings ----------------------------------------------------------------------------
@@ -101,7 +111,13 @@ _HIDING_NAMES: Final = (
     b"X: \0\r\nTransfer-Encoding: chunked", b"Transfer-Encoding=chunked", b"Transfer-Encoding/: chunked",
     b"X: y\x85Transfer-Encoding: chunked\r\n Z: z", b"@Transfer-Encoding: chunked",
 )  # fmt: skip
-_OTHER_NAMES: Final = (b"Transfer_Encoding", b"X-Transfer-Encoding", b"Transfer-Encodings", b"TransferEncoding", b"TE")
+_OTHER_NAMES: Final = (
+    b"Transfer_Encoding",
+    b"X-Transfer-Encoding",
+    b"Transfer-Encodings",
+    b"TransferEncoding",
+    b"TE",
+)
 
 
 def _codings() -> Iterator[Case]:
@@ -110,7 +126,15 @@ def _codings() -> Iterator[Case]:
         both = b"Content-Length: %d\r\nTransfer-Encoding: %s\r\n" % (len(_CHUNKED), value)
         yield from _refused("length and coding", _post(both, _CHUNKED))
     for length in (b"0", b"3", b"%d" % len(_CHUNKED), b"5", b"", b"x"):
-        for coding in (b"chunked", b"Chunked", b" chunked", b"\tchunked", b"chunked ", b"chunked,", b",chunked"):
+        for coding in (
+            b"chunked",
+            b"Chunked",
+            b" chunked",
+            b"\tchunked",
+            b"chunked ",
+            b"chunked,",
+            b",chunked",
+        ):
             pair = b"Content-Length: %s\r\n" % length, b"Transfer-Encoding: %s\r\n" % coding
             yield from _refused("length and coding", _post(b"".join(pair), _CHUNKED))
             yield from _refused("coding and length", _post(b"X: y\r\n".join(pair[::-1]), _CHUNKED))
@@ -121,14 +145,30 @@ def _codings() -> Iterator[Case]:
     for name in _OTHER_NAMES:
         fields = b"%s: chunked\r\nContent-Length: %d\r\n" % (name, len(_CHUNKED))
         yield from _read("name", _post(fields, _CHUNKED))
-    for first, second in ((b"chunked", b"chunked"), (b"chunked", b"identity"), (b"identity", b"chunked"), (b"chunked", b"x")):
+    for first, second in (
+        (b"chunked", b"chunked"),
+        (b"chunked", b"identity"),
+        (b"identity", b"chunked"),
+        (b"chunked", b"x"),
+    ):
         fields = b"Transfer-Encoding: %s\r\nTransfer-Encoding: %s\r\n" % (first, second)
         yield from _refused("two codings", _post(fields, _CHUNKED))
     old = b"POST /case/#### HTTP/1.0"
-    yield from _refused("coding in HTTP/1.0", _post(b"Transfer-Encoding: chunked\r\n", _CHUNKED, start=old))
+    yield from _refused(
+        "coding in HTTP/1.0", _post(b"Transfer-Encoding: chunked\r\n", _CHUNKED, start=old)
+    )
     keep = b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n"
     yield from _refused("coding in HTTP/1.0", _post(keep, _CHUNKED, start=old))
-    for value in (b"chunked", b"Chunked", b"CHUNKED", b"\tchunked", b"chunked \t", b"chunked,", b",chunked", b", chunked ,"):
+    for value in (
+        b"chunked",
+        b"Chunked",
+        b"CHUNKED",
+        b"\tchunked",
+        b"chunked \t",
+        b"chunked,",
+        b",chunked",
+        b", chunked ,",
+    ):
         wire = _post(b"Transfer-Encoding: %s\r\n" % value, _CHUNKED)
         yield from _read("coding", wire, answered=("case", "hidden"))
     wire = _post(b"Transfer-Encoding: chunked\r\nConnection: Transfer-Encoding\r\n", _CHUNKED)
@@ -193,7 +233,9 @@ def _lines() -> Iterator[Case]:
                         _GET + b"\r\nHost: a\r\n" + b"X: y\r\n" * 120 + b"\r\n",
                         b"GET /case/####?%s HTTP/1.1\r\nHost: a\r\n\r\n" % (b"x" * 9_000))  # fmt: skip
     yield from _read("empty line", b"\r\n" + _HIDDEN, answered=("hidden",))
-    yield from _read("bytes", _GET + b"\r\nHost: a\r\nX: \x80\xff\ty\r\n\r\n", _GET + b"\r\nHost:a\r\nX:\r\n\r\n")
+    yield from _read(
+        "bytes", _GET + b"\r\nHost: a\r\nX: \x80\xff\ty\r\n\r\n", _GET + b"\r\nHost:a\r\nX:\r\n\r\n"
+    )
 
 
 def _hosts() -> Iterator[Case]:
@@ -239,26 +281,57 @@ def _start_lines() -> Iterator[Case]:
             )
         )
     )  # fmt: skip
-    yield from _refused("HTTP/0.9", b"GET /case/####\r\n" + _HIDDEN, b"GET /case/####\r\n\r\n" + _HIDDEN)
+    yield from _refused(
+        "HTTP/0.9", b"GET /case/####\r\n" + _HIDDEN, b"GET /case/####\r\n\r\n" + _HIDDEN
+    )
     yield from _refused(
         "preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9), b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"SSH-2.0-x\r\n\r\n", b"\x04\x01\x00P\r\n\r\n",
         b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n" + _HIDDEN, b"\r\n\r\n\0\r\nQUIT\n" + _HIDDEN, b"EHLO a\r\n" + _HIDDEN,
     )  # fmt: skip
-    for method in (b"", b" GET", b"\tGET", b"G ET", b"GET\t", b"GET\0", b"GET ", b"(GET)", b"GE\xc3\x89T", b"GET,", b"GET/", b"GET:", b'"GET"', b"GET\x0b", b"\x0bGET", b"G\rET", b"G\nET", b"\x7fGET"):
+    for method in (
+        b"",
+        b" GET",
+        b"\tGET",
+        b"G ET",
+        b"GET\t",
+        b"GET\0",
+        b"GET ",
+        b"(GET)",
+        b"GE\xc3\x89T",
+        b"GET,",
+        b"GET/",
+        b"GET:",
+        b'"GET"',
+        b"GET\x0b",
+        b"\x0bGET",
+        b"G\rET",
+        b"G\nET",
+        b"\x7fGET",
+    ):
         yield from _refused("method", method + b" /case/#### HTTP/1.1" + tail)
 
 
 def _bodies() -> Iterator[Case]:
-    for rest in (b"garbage\r\n\r\n", b"\0\0\0\0\r\n\r\n", b" \r\n\r\n", b"GET\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"):
+    for rest in (
+        b"garbage\r\n\r\n",
+        b"\0\0\0\0\r\n\r\n",
+        b" \r\n\r\n",
+        b"GET\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ):
         wire = _post(b"Content-Length: 3\r\n", b"abc" + rest)
         yield from _refused("behind a body", wire, answered=("case",))
     for value in (b"100-continue, x", b"x", b"100-continue;a=b", b"101-continue", b""):
         fields = b"Expect: %s\r\nContent-Length: %s\r\n" % (value, _SIZE)
         yield from _refused("expectation", _post(fields, _HIDDEN))
-    yield from _read("two requests", _GET + b"\r\nHost: a\r\n\r\n" + _HIDDEN, answered=("case", "hidden"))
+    yield from _read(
+        "two requests", _GET + b"\r\nHost: a\r\n\r\n" + _HIDDEN, answered=("case", "hidden")
+    )
     upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
     yield from _read("upgrade", _post(upgrade + b"Content-Length: %s\r\n" % _SIZE, _HIDDEN))
-    yield from _read("upgrade", _post(b"Upgrade: websocket\r\nContent-Length: %s\r\n" % _SIZE, _HIDDEN))
+    yield from _read(
+        "upgrade", _post(b"Upgrade: websocket\r\nContent-Length: %s\r\n" % _SIZE, _HIDDEN)
+    )
 
 
 CASES: Final = (

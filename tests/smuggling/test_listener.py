@@ -17,6 +17,7 @@ def test_ambiguous_requests_are_refused_and_nothing_behind_them_is_read(origin: 
         assert answer.statuses[: len(expected)] == [200] * len(expected), case.name
         assert len(refusals) == case.is_refused, case.name
         assert all(400 <= status < 600 and status != 500 for status in refusals), case.name
+        assert answer.is_http1, case.name
         assert answer.is_ended, case.name
         reached = [one for one in seen if f"/{number:04}" in one.path]
         assert reached == answer.told, case.name

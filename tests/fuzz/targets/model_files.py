@@ -78,9 +78,7 @@ def opened(path: str) -> int:
         return complained()
     try:
         # As it travels to the agent: what cannot be encoded would end the worker.
-        msgspec.json.encode(
-            Opened(metadata=model.metadata(), special_tokens=model.special_tokens)
-        )
+        msgspec.json.encode(Opened(metadata=model.metadata(), special_tokens=model.special_tokens))
         msgspec.json.encode([model.chat_template, model.tools_template])
         model.tokenize("Hello", limit=10)
         model.close()

@@ -19,7 +19,9 @@ SEEDS = (
     encode_data_frame(1, 0, b"")[:-1],
     encode_data_frame(5, 0, b"too much to be left unread") * 3,
 )
-DICTIONARY = tuple(encode_data_frame(stream, kind, b"") for stream in (1, 2, 3, 4, 5) for kind in (0, 8))
+DICTIONARY = tuple(
+    encode_data_frame(stream, kind, b"") for stream in (1, 2, 3, 4, 5) for kind in (0, 8)
+)
 
 PREFIX, SUFFIX = b'{"t":"', b'"}\n'
 
@@ -60,9 +62,7 @@ def relayed(
         relay.open(sink)
         sinks.append(sink)
     result = outcome(relay.feed, data, 7.0)
-    state = [
-        (s.tokens, s.heard_at, s.first_token_at, s.unsent_bytes, s.is_overrun) for s in sinks
-    ]
+    state = [(s.tokens, s.heard_at, s.first_token_at, s.unsent_bytes, s.is_overrun) for s in sinks]
     return result, written, [*state, (relay.tokens, len(relay))]
 
 

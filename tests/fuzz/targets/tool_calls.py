@@ -39,7 +39,10 @@ def check(data: bytes) -> None:
     for call in calls:
         assert call.name
         msgspec.json.encode(call)
-    for pieces in (cut_text(text), list(text[:LONGEST_CHAR_BY_CHAR]) + [text[LONGEST_CHAR_BY_CHAR:]]):
+    for pieces in (
+        cut_text(text),
+        list(text[:LONGEST_CHAR_BY_CHAR]) + [text[LONGEST_CHAR_BY_CHAR:]],
+    ):
         assert streamed(pieces, own, schemas) == calls
 
 
