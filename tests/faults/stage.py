@@ -137,7 +137,8 @@ class Stage:
         """Whether the one agent runs the newest state."""
         told = json.loads(get(self.fleet.management, "/api/v1/agent_details")[1])
         (agent,) = told["agents"]
-        return bool(agent["details"]["applied_state"] == told["desired_state"])
+        details = agent["details"] or {}  # none yet, right after it joined
+        return bool(details.get("applied_state") == told["desired_state"])
 
     def settle(self) -> None:
         """Everything at rest, with the first model."""
