@@ -1,4 +1,4 @@
-"""Compiled hot path: HTTP heads, WebSocket frames, the slot table, the token relay.
+"""Compiled hot path: HTTP heads, WebSocket frames, slots, the token relay, candidates.
 
 Mechanism only: no policy, no sockets, no clock, no configuration. Each section has two
 layers: leaves that work on raw pointers without the interpreter, and thin functions that
@@ -14,14 +14,24 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
 from cpython.unicode cimport (
     PyUnicode_1BYTE_DATA,
     PyUnicode_DecodeASCII,
     PyUnicode_DecodeLatin1,
     PyUnicode_New,
 )
-from libc.stdint cimport INT16_MAX, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.math cimport INFINITY
+from libc.stdint cimport (
+    INT16_MAX,
+    INT32_MAX,
+    int16_t,
+    int32_t,
+    int64_t,
+    uint8_t,
+    uint32_t,
+    uint64_t,
+)
 from libc.string cimport memchr, memcpy
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
@@ -876,13 +886,14 @@ cdef class SlotTable:
         self.check_row(row)
         return load(&self.slot_limits[row])
 
-    def claim(self) -> int:
+    def claim(self, Py_ssize_t preferred=-1) -> int:
         """A lease on a slot of the least busy row, or 0 when no slot is free.
 
-        Ties go round: the search begins after the row that was chosen last. A lease is a
-        positive number that this table does not use again.
+        Ties go to the row ``preferred``, else round: the search begins after the row that was
+        chosen last by turns. A lease is a positive number that this table does not use again.
         """
         cdef Py_ssize_t row
+        cdef bint is_preferred
         cdef int16_t seen = INT16_MAX
         cdef uint32_t index
         cdef Lease* entry
@@ -894,9 +905,17 @@ cdef class SlotTable:
             )
             if seen == INT16_MAX:
                 return 0
+            is_preferred = (
+                0 <= preferred < self.used_rows[0]
+                and load(&self.busy_slots[preferred]) == seen
+                and seen < load(&self.slot_limits[preferred])
+            )
+            if is_preferred:
+                row = preferred
             if row >= 0 and swap(&self.busy_slots[row], seen, seen + 1):
                 break
-        self.cursor = row + 1
+        if not is_preferred:
+            self.cursor = row + 1
         index = self.first_free
         entry = &self.leases[index]
         self.first_free = entry.next_free
@@ -1203,3 +1222,243 @@ cdef class Relay:
         finally:
             PyBuffer_Release(&view)
         return events
+
+
+# --- 5. Candidates ---------------------------------------------------------------------------
+
+cdef enum:
+    SCAN_BLOCK = 32  # GCC makes a vector loop of it; of 16 it does not
+
+cdef struct Candidate:
+    # As llama.h has it: llama_token_data.
+    int32_t token
+    float logit
+    float probability
+
+
+cdef inline bint is_behind(const Candidate* left, const Candidate* right) noexcept nogil:
+    """Whether ``left`` comes after ``right``: the likelier first, equals by their numbers."""
+    return left.logit < right.logit or (
+        left.logit == right.logit and left.token > right.token
+    )
+
+
+cdef inline void sift_down(
+    Candidate* heap, Py_ssize_t root, Py_ssize_t count
+) noexcept nogil:
+    """Restore a heap whose last candidate is on top, after ``root`` was changed."""
+    cdef Candidate moved = heap[root]
+    cdef Py_ssize_t child = 2 * root + 1
+    while child < count:
+        if child + 1 < count and is_behind(&heap[child + 1], &heap[child]):
+            child += 1
+        if not is_behind(&heap[child], &moved):
+            break
+        heap[root] = heap[child]
+        root = child
+        child = 2 * root + 1
+    heap[root] = moved
+
+
+cdef void select_likeliest(
+    const float* logits, Py_ssize_t count, Candidate* chosen, Py_ssize_t most
+) noexcept nogil:
+    """Fill ``chosen`` with the ``most`` likeliest of ``count`` tokens, in order.
+
+    A heap of those seen so far with the last of them on top; nearly all others are not even
+    as likely as that one, which is found out for a block at once, without branches.
+    """
+    cdef Py_ssize_t i, j, stop
+    cdef float least
+    cdef int is_any_above
+    cdef Candidate last
+    for i in range(most):
+        # Not a number is taken for impossible.
+        chosen[i] = Candidate(
+            token=<int32_t> i,
+            logit=logits[i] if logits[i] == logits[i] else -INFINITY,
+            probability=0,
+        )
+    for i in range(most // 2 - 1, -1, -1):
+        sift_down(chosen, i, most)
+    i = most
+    while i < count:
+        least = chosen[0].logit
+        stop = min(i + SCAN_BLOCK, count)
+        is_any_above = 0
+        if stop - i == SCAN_BLOCK:
+            for j in range(SCAN_BLOCK):
+                is_any_above |= logits[i + j] > least
+        else:
+            is_any_above = 1
+        if is_any_above:
+            for j in range(i, stop):
+                if logits[j] > chosen[0].logit:
+                    chosen[0] = Candidate(token=<int32_t> j, logit=logits[j], probability=0)
+                    sift_down(chosen, 0, most)
+        i = stop
+    for i in range(most - 1, 0, -1):
+        last = chosen[0]
+        chosen[0] = chosen[i]
+        chosen[i] = last
+        sift_down(chosen, 0, i)
+
+
+def likeliest(logits, Py_ssize_t most, candidates) -> int:
+    """Fill ``candidates`` with the ``most`` likeliest tokens, in order; how many they are.
+
+    ``logits``: a float32 for each token of the vocabulary; not a number counts as minus
+    infinity. ``candidates``: room for ``most`` records of an int32 token, a float32 logit and
+    a float32 that is set to 0. Of equal logits the lower token comes first. ValueError when
+    ``most`` is below 1, or the room too small. O(tokens), nearly independent of ``most``.
+    """
+    cdef Py_buffer numbers, room
+    cdef Py_ssize_t count
+    PyObject_GetBuffer(logits, &numbers, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(candidates, &room, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            count = numbers.len // <Py_ssize_t> sizeof(float)
+            if most < 1:
+                raise ValueError(f"the {most} likeliest tokens; there is at least one to find")
+            if most < count:
+                count = most
+            if room.len < count * <Py_ssize_t> sizeof(Candidate):
+                raise ValueError(f"{room.len} bytes are no room for {count} candidates")
+            with nogil:
+                select_likeliest(
+                    <const float*> numbers.buf,
+                    numbers.len // <Py_ssize_t> sizeof(float),
+                    <Candidate*> room.buf,
+                    count,
+                )
+        finally:
+            PyBuffer_Release(&room)
+    finally:
+        PyBuffer_Release(&numbers)
+    return count
+
+
+cdef class SeenTokens:
+    """How often each token is among the last ``window`` that were seen, and what that costs it.
+
+    Tokens that were seen are few, so penalties change the logits of those alone, in place.
+    Memory: 5 bytes a token of the vocabulary, touched where tokens are seen, and 8 of the window.
+    """
+
+    cdef Py_ssize_t vocabulary
+    cdef Py_ssize_t window
+    cdef Py_ssize_t seen  # all of them, also those that left the window
+    cdef Py_ssize_t listed_count
+    cdef int32_t* ring
+    cdef int32_t* counts
+    cdef uint8_t* is_listed
+    cdef int32_t* listed  # tokens whose count is above zero, and some that it was
+    cdef float* before  # their logits, between penalize and restore
+    cdef Py_ssize_t penalized
+    cdef Py_ssize_t room
+
+    def __cinit__(self, Py_ssize_t vocabulary, Py_ssize_t window):
+        if not 0 < vocabulary <= INT32_MAX:
+            raise ValueError(f"a vocabulary of {vocabulary} tokens")
+        if window < 1:
+            raise ValueError(f"a window of {window} tokens; it has at least one")
+        self.vocabulary = vocabulary
+        self.window = window
+        self.room = min(vocabulary, window + 1)
+        self.ring = <int32_t*> PyMem_Calloc(window, sizeof(int32_t))
+        self.counts = <int32_t*> PyMem_Calloc(vocabulary, sizeof(int32_t))
+        self.is_listed = <uint8_t*> PyMem_Calloc(vocabulary, 1)
+        self.listed = <int32_t*> PyMem_Calloc(self.room, sizeof(int32_t))
+        self.before = <float*> PyMem_Calloc(self.room, sizeof(float))
+        if (
+            self.ring == NULL or self.counts == NULL or self.is_listed == NULL
+            or self.listed == NULL or self.before == NULL
+        ):  # the machine is out of memory
+            raise MemoryError("no memory for seen tokens")  # pragma: no cover
+
+    def __dealloc__(self):
+        PyMem_Free(self.ring)
+        PyMem_Free(self.counts)
+        PyMem_Free(self.is_listed)
+        PyMem_Free(self.listed)
+        PyMem_Free(self.before)
+
+    cdef void drop_unseen(self) noexcept nogil:
+        """Take tokens that are not in the window any more off the list."""
+        cdef Py_ssize_t i = 0
+        cdef int32_t token
+        while i < self.listed_count:
+            token = self.listed[i]
+            if self.counts[token]:
+                i += 1
+                continue
+            self.is_listed[token] = 0
+            self.listed_count -= 1
+            self.listed[i] = self.listed[self.listed_count]
+
+    def accept(self, int32_t token) -> None:
+        """See one more. IndexError for what is no token, RuntimeError between the other two."""
+        cdef Py_ssize_t at = self.seen % self.window
+        if not 0 <= token < self.vocabulary:
+            raise IndexError(f"token {token} of a vocabulary of {self.vocabulary}")
+        if self.penalized:
+            raise RuntimeError("the logits are not restored yet")
+        if self.seen >= self.window:
+            self.counts[self.ring[at]] -= 1
+        self.ring[at] = token
+        self.seen += 1
+        self.counts[token] += 1
+        if not self.is_listed[token]:
+            if self.listed_count == self.room:
+                self.drop_unseen()
+            self.is_listed[token] = 1
+            self.listed[self.listed_count] = token
+            self.listed_count += 1
+
+    def penalize(
+        self, logits, float repeat, float frequency, float presence
+    ) -> None:
+        """Make seen tokens less likely, as llama.h's penalties do, until :meth:`restore`.
+
+        Positive logits are divided by ``repeat``, others multiplied; then ``frequency`` times
+        the count and ``presence`` are taken off. ValueError when ``logits`` is no vocabulary.
+        """
+        cdef Py_buffer view
+        cdef float* numbers
+        cdef float logit
+        cdef Py_ssize_t i
+        cdef int32_t token
+        PyObject_GetBuffer(logits, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            if view.len != self.vocabulary * <Py_ssize_t> sizeof(float):
+                raise ValueError(f"{view.len} bytes are no {self.vocabulary} logits")
+            if self.penalized:
+                raise RuntimeError("the logits are not restored yet")
+            self.drop_unseen()
+            numbers = <float*> view.buf
+            for i in range(self.listed_count):
+                token = self.listed[i]
+                logit = numbers[token]
+                self.before[i] = logit
+                logit = logit * repeat if logit <= 0 else logit / repeat
+                numbers[token] = logit - (<float> self.counts[token] * frequency + presence)
+            self.penalized = self.listed_count
+        finally:
+            PyBuffer_Release(&view)
+
+    def restore(self, logits) -> None:
+        """Put the logits back as they were before :meth:`penalize`."""
+        cdef Py_buffer view
+        cdef float* numbers
+        cdef Py_ssize_t i
+        PyObject_GetBuffer(logits, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            if view.len != self.vocabulary * <Py_ssize_t> sizeof(float):
+                raise ValueError(f"{view.len} bytes are no {self.vocabulary} logits")
+            numbers = <float*> view.buf
+            for i in range(self.penalized):
+                numbers[self.listed[i]] = self.before[i]
+            self.penalized = 0
+        finally:
+            PyBuffer_Release(&view)

@@ -277,6 +277,13 @@ def add_balancer(roles: "Roles[Parser]") -> None:
         help="largest inference request; images travel inside (default: %(default)s)",
     )
     requests.add_argument(
+        "--prefix-affinity",
+        choices=("on", "off"),
+        default="on",
+        help="whether a prompt goes, among equally busy agents, to one that has computed its "
+        "beginning (default: %(default)s)",
+    )
+    requests.add_argument(
         "--inference-cors-allowed-host",
         metavar="ORIGIN",
         action="append",
@@ -531,6 +538,7 @@ def balancer_config(arguments: argparse.Namespace) -> BalancerConfig:
             interval_ms=arguments.statsd_reporting_interval,
         ),
         max_body_bytes=arguments.max_body_bytes,
+        prefix_affinity=arguments.prefix_affinity == "on",
         drain_timeout_ms=arguments.drain_timeout,
     )
 

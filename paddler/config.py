@@ -45,7 +45,10 @@ class Statsd(msgspec.Struct, frozen=True):
 
 
 class BalancerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that ``paddler balancer`` is told."""
+    """Everything that ``paddler balancer`` is told.
+
+    ``prefix_affinity``: of equally busy agents, prefer one that holds a prompt's beginning.
+    """
 
     management: Address
     inference: Address
@@ -57,6 +60,7 @@ class BalancerConfig(msgspec.Struct, frozen=True, kw_only=True):
     state_database: str
     statsd: Statsd
     max_body_bytes: int
+    prefix_affinity: bool
     drain_timeout_ms: int
 
 

@@ -22,7 +22,7 @@ GATES: Final = (
     "paddler/_fastpath.pyx",
     "paddler/agent/worker/batch.py",
     "paddler/balancer/policy.py",
-    "paddler/messages/*.py",
+    "paddler/messages/**/*.py",
     "paddler/proto/*.py",
     "tests/fastpath_twin.py",
 )

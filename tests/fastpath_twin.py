@@ -5,8 +5,10 @@ of errors and the numbers of leases are the compiled module's own business.
 """
 
 import itertools
+import math
 import re
 import struct
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -238,13 +240,16 @@ class SlotTable:
     def limit(self, row: int) -> int:
         return self._row(row).limit
 
-    def claim(self) -> int:
+    def claim(self, preferred: int = -1) -> int:
         free = [row for row, state in self._rows.items() if state.busy < state.limit]
         if not free:
             return 0
         chosen = min(free, key=lambda row: (self._rows[row].busy, row < self._cursor, row))
+        if preferred in free and self._rows[preferred].busy == self._rows[chosen].busy:
+            chosen = preferred
+        else:
+            self._cursor = chosen + 1
         self._rows[chosen].busy += 1
-        self._cursor = chosen + 1
         lease = next(self._numbers)
         self._leases[lease] = chosen
         return lease
@@ -414,3 +419,74 @@ def split_run(message: bytes) -> list[tuple[int, int, int, bytes]]:
         frames.append((stream_id, kind, flags, message[FRAME_HEADER_BYTES:end]))
         message = message[end:]
     return frames
+
+
+# --- 5. Candidates ---------------------------------------------------------------------------
+
+CANDIDATE = struct.Struct("<iff")
+
+
+def likeliest(logits: Buffer, most: int, candidates: bytearray | memoryview) -> int:
+    numbers = borrow(logits).cast("f")
+    count = min(most, len(numbers))
+    room = memoryview(candidates).cast("B")
+    if most < 1 or len(room) < count * CANDIDATE.size:
+        raise ValueError("most, or room")
+    known = [-math.inf if math.isnan(number) else number for number in numbers]
+    order = sorted(range(len(known)), key=lambda token: (-known[token], token))
+    for at, token in enumerate(order[:count]):
+        CANDIDATE.pack_into(room, at * CANDIDATE.size, token, known[token], 0.0)
+    return count
+
+
+class SeenTokens:
+    def __init__(self, vocabulary: int, window: int) -> None:
+        if not 0 < vocabulary < 1 << 31 or window < 1:
+            raise ValueError("vocabulary or window")
+        self._vocabulary = vocabulary
+        self._window: deque[int] = deque(maxlen=window)
+        self._before: dict[int, float] = {}
+
+    def accept(self, token: int) -> None:
+        if not -(1 << 31) <= token < 1 << 31:
+            raise OverflowError("token")
+        if not 0 <= token < self._vocabulary:
+            raise IndexError("token")
+        self._refuse_twice()
+        self._window.append(token)
+
+    def penalize(self, logits: Buffer, repeat: float, frequency: float, presence: float) -> None:
+        numbers = self._numbers(logits)
+        self._refuse_twice()
+        for token, count in Counter(self._window).items():
+            logit = self._before[token] = numbers[token]
+            logit = single(logit * single(repeat) if logit <= 0 else logit / single(repeat))
+            penalty = single(single(count * single(frequency)) + single(presence))
+            numbers[token] = single(logit - penalty)
+
+    def restore(self, logits: Buffer) -> None:
+        numbers = self._numbers(logits)
+        for token, logit in self._before.items():
+            numbers[token] = logit
+        self._before.clear()
+
+    def _numbers(self, logits: Buffer) -> memoryview:
+        view = memoryview(logits)
+        if view.readonly:
+            raise BufferError("read-only")
+        numbers = borrow(view)
+        if len(numbers) != 4 * self._vocabulary:
+            raise ValueError("logits")
+        return numbers.cast("f")
+
+    def _refuse_twice(self) -> None:
+        if self._before:
+            raise RuntimeError("not restored")
+
+
+def single(number: float) -> float:
+    """As a float32 holds it; infinite beyond."""
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", number))[0])
+    except OverflowError:
+        return math.copysign(math.inf, number)

@@ -63,6 +63,7 @@ def test_a_balancer_needs_no_flag() -> None:
         state_database="memory://",
         statsd=Statsd(address=None, prefix="paddler_", interval_ms=10_000),
         max_body_bytes=64 * 1024 * 1024,
+        prefix_affinity=True,
         drain_timeout_ms=3_000,
     )
 
@@ -83,6 +84,7 @@ def test_every_flag_of_a_balancer_is_heard() -> None:
         "--buffered-request-timeout": "6s",
         "--inference-item-timeout": "7m",
         "--max-body-bytes": "8192",
+        "--prefix-affinity": "off",
         "--state-database": "file:///tmp/state.json",
         "--statsd-addr": "127.0.0.1:9",
         "--statsd-prefix": "fleet",
@@ -110,6 +112,7 @@ def test_every_flag_of_a_balancer_is_heard() -> None:
             state_database="file:///tmp/state.json",
             statsd=Statsd(address=local(9), prefix="fleet", interval_ms=10),
             max_body_bytes=8192,
+            prefix_affinity=False,
             drain_timeout_ms=3_600_000,
         )
     )

@@ -224,9 +224,9 @@ class TablesAgree(RuleBasedStateMachine):
             self.plain.set_limit, row, limit
         )
 
-    @rule()
-    def claim(self) -> None:
-        lease = self.compiled.claim(), self.plain.claim()
+    @rule(preferred=st.integers(-2, 6))
+    def claim(self, preferred: int) -> None:
+        lease = self.compiled.claim(preferred), self.plain.claim(preferred)
         assert self.compiled.row_of(lease[0]) == self.plain.row_of(lease[1])
         self.leases.append(lease)
 
@@ -250,6 +250,13 @@ class TablesAgree(RuleBasedStateMachine):
 
 TablesAgree.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 test_slot_tables_agree_through_any_life = TablesAgree.TestCase
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_preferred_row_wins_ties_and_no_more(impl: ModuleType) -> None:
+    table = table_of(impl, 2, 1, 2)
+    chosen = [table.row_of(table.claim(preferred)) for preferred in (1, 1, 1, 2, 2, 2)]
+    assert chosen == [1, 0, 2, 2, 0, -1]
 
 
 # --- processes -------------------------------------------------------------------------------

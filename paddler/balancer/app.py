@@ -12,6 +12,7 @@ import uvloop
 
 from paddler import __version__
 from paddler.balancer import pool
+from paddler.balancer.affinity import PrefixIndex
 from paddler.balancer.chronicle import Chronicle
 from paddler.balancer.desired_state import DesiredStateStore, open_database
 from paddler.balancer.history import History
@@ -95,6 +96,7 @@ class Balancer:
                 self._history.on_record,
                 self._chronicle.on_record,
             ),
+            prefixes=PrefixIndex() if config.prefix_affinity else None,
         )
         self._agents = AgentsService(self.pool, self.state, self._chronicle)
         self._streams = LiveStreams()

@@ -193,9 +193,12 @@ class Pool(Watched, Generic[LinkT]):
 
     # --- slots ---------------------------------------------------------------------------------
 
-    def claim(self) -> Lease[LinkT] | None:
-        """A slot on the least busy agent; ``None`` when all are taken. O(agents), compiled."""
-        lease_id = self._slots.claim()
+    def claim(self, preferred: Agent[LinkT] | None = None) -> Lease[LinkT] | None:
+        """A slot on the least busy agent; ``None`` when all are taken. O(agents), compiled.
+
+        Of equally busy ones the ``preferred``, else by turns.
+        """
+        lease_id = self._slots.claim(-1 if preferred is None else preferred.row)
         if lease_id == 0:
             return None
         lease = Lease(self, self._by_row[self._slots.row_of(lease_id)], lease_id)

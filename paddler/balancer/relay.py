@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from paddler._fastpath import Sink
+from paddler.balancer.affinity import PrefixIndex, blocks_of
 from paddler.balancer.link import (
+    Agent,
     AgentLink,
     Completed,
     Concluded,
@@ -53,7 +55,10 @@ class Dispatcher:
         *,
         item_timeout_s: float,
         listeners: Sequence[RecordListener] = (),
+        prefixes: PrefixIndex | None = None,
     ) -> None:
+        """``prefixes``: lets a prompt go where its beginning is held already."""
+        self._prefixes = prefixes
         self._pool = pool
         self._waitline = waitline
         self._item_timeout_s = item_timeout_s
@@ -95,7 +100,8 @@ class Dispatcher:
     async def _serve(
         self, course: "_Course", job: Job, outlet: Outlet, sampling: Sampling, delivery: Delivery
     ) -> Outcome:
-        ticket = self._waitline.take_ticket()
+        blocks = self._blocks_of(job)
+        ticket = self._waitline.take_ticket(lambda: self._preferred(blocks))
         lost: Lost | None = None
         while True:
             course.begin_wait()
@@ -110,6 +116,8 @@ class Dispatcher:
             if self._item_timeout_s <= 0:
                 lease.release()
                 return item_timeout(self._item_timeout_s)
+            if self._prefixes is not None:
+                self._prefixes.note(blocks, lease.agent.id)
             link = lease.agent.link
             try:
                 stream = link.start(lease, job, sampling, delivery, outlet, self._item_timeout_s)
@@ -130,6 +138,14 @@ class Dispatcher:
                 return Failure(502, ending.reason)
             lost = ending
             course.failovers += 1
+
+    def _blocks_of(self, job: Job) -> list[int]:
+        """None where there is nothing to choose from."""
+        return blocks_of(job) if self._prefixes is not None and len(self._pool) > 1 else []
+
+    def _preferred(self, blocks: Sequence[int]) -> "Agent | None":
+        agent_id = self._prefixes.find(blocks) if self._prefixes is not None else None
+        return None if agent_id is None else self._pool.find(agent_id)
 
 
 class _Course:

@@ -5,11 +5,12 @@ whose agent was lost before its first token returns to where its arrival puts it
 """
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from typing import Generic, TypeAlias
 
 from paddler.balancer.policy import Admission, admit
-from paddler.balancer.pool import Lease, LinkT, Pool
+from paddler.balancer.pool import Agent, Lease, LinkT, Pool
 from paddler.balancer.watched import Watched
 
 
@@ -21,18 +22,23 @@ class Refusal(Enum):
     STOPPING = "stopping"
 
 
-class Ticket:
-    """When a request arrived, and how long it may still wait, over all its waits."""
+Place: TypeAlias = asyncio.Future[Lease[LinkT] | Refusal]
+Prefer: TypeAlias = Callable[[], Agent[LinkT] | None]
 
-    __slots__ = ("number", "patience_s", "was_served")
 
-    def __init__(self, number: int, patience_s: float) -> None:
+class Ticket(Generic[LinkT]):
+    """When a request arrived, and how long it may still wait, over all its waits.
+
+    ``prefer``: tells which agent should have it, of those that are equally busy.
+    """
+
+    __slots__ = ("number", "patience_s", "prefer", "was_served")
+
+    def __init__(self, number: int, patience_s: float, prefer: Prefer[LinkT]) -> None:
         self.number = number
         self.patience_s = patience_s
+        self.prefer = prefer
         self.was_served = False
-
-
-Place: TypeAlias = asyncio.Future[Lease[LinkT] | Refusal]
 
 
 class Waitline(Watched, Generic[LinkT]):
@@ -46,7 +52,7 @@ class Waitline(Watched, Generic[LinkT]):
         self._pool = pool
         self._limit = limit
         self._timeout_s = timeout_s
-        self._places: dict[Ticket, Place[LinkT]] = {}
+        self._places: dict[Ticket[LinkT], Place[LinkT]] = {}
         self._tickets = 0
         self._is_serving = False
         self._is_stopped = False
@@ -57,12 +63,12 @@ class Waitline(Watched, Generic[LinkT]):
         """Requests that wait right now."""
         return len(self._places)
 
-    def take_ticket(self) -> "Ticket":
+    def take_ticket(self, prefer: Prefer[LinkT] = lambda: None) -> Ticket[LinkT]:
         """A place in the order of arrival; one for the whole life of a request."""
         self._tickets += 1
-        return Ticket(self._tickets, self._timeout_s)
+        return Ticket(self._tickets, self._timeout_s, prefer)
 
-    async def wait_slot(self, ticket: "Ticket") -> Lease[LinkT] | Refusal:
+    async def wait_slot(self, ticket: Ticket[LinkT]) -> Lease[LinkT] | Refusal:
         """A slot, at once or after a wait, or why there is none.
 
         Cancelling gives the place back, and the slot too if it was handed over in the same
@@ -71,7 +77,7 @@ class Waitline(Watched, Generic[LinkT]):
         if self._is_stopped:
             return Refusal.STOPPING
         ahead = sum(other.number < ticket.number for other in self._places)
-        if ahead == 0 and (lease := self._pool.claim()) is not None:
+        if ahead == 0 and (lease := self._pool.claim(ticket.prefer())) is not None:
             ticket.was_served = True
             return lease
         # Who lost a slot is let back in over the limit, unless nobody may wait at all.
@@ -88,7 +94,7 @@ class Waitline(Watched, Generic[LinkT]):
         self._places.clear()
         self._changed()
 
-    async def _wait_in_line(self, ticket: "Ticket") -> Lease[LinkT] | Refusal:
+    async def _wait_in_line(self, ticket: Ticket[LinkT]) -> Lease[LinkT] | Refusal:
         loop = asyncio.get_running_loop()
         place: Place[LinkT] = loop.create_future()
         self._places[ticket] = place
@@ -119,7 +125,7 @@ class Waitline(Watched, Generic[LinkT]):
                 ticket = min(self._places, key=lambda ticket: ticket.number)
                 if self._places[ticket].done():  # timed out or cancelled, not yet gone
                     del self._places[ticket]
-                elif (lease := self._pool.claim()) is not None:
+                elif (lease := self._pool.claim(ticket.prefer())) is not None:
                     ticket.was_served = True
                     self._answer(self._places.pop(ticket), lease)
                 else:

@@ -130,13 +130,15 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     ``stop``: texts that end the answer's content, and are no part of it. ``call_deltas``:
     tell tool calls while they are generated. ``max_calls``: end the answer before one more.
-    ``limits_calls``: their tokens count towards ``max_tokens``, too.
+    ``limits_calls``: their tokens count towards ``max_tokens``, too. ``context_is_limit``: an
+    answer that has begun and finds the context full ends as if at ``max_tokens``.
     """
 
     stop: tuple[str, ...] = ()
     call_deltas: bool = False
     max_calls: int | None = None
     limits_calls: bool = False
+    context_is_limit: bool = False
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -52,6 +52,12 @@ def test_claims_go_to_the_least_busy_agent(pool: Pool) -> None:
     assert pool.claim() is None
 
 
+def test_a_preferred_agent_wins_among_equally_busy_ones(pool: Pool) -> None:
+    agents = [join(pool, name, 2) for name in "abc"]
+    chosen = [pool.claim(agents[1]) for _ in range(4)]
+    assert [lease.agent.name for lease in chosen if lease] == ["b", "a", "c", "b"]
+
+
 def test_a_lease_is_given_back_exactly_once(pool: Pool) -> None:
     join(pool, "a", 2)
     lease = pool.claim()

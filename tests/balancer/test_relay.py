@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from paddler.balancer.affinity import PrefixIndex
 from paddler.balancer.link import AgentLink, Completed, Concluded
 from paddler.balancer.pool import Agent, Pool
 from paddler.balancer.records import RequestOutcome, RequestRecord
@@ -14,12 +15,19 @@ from paddler.balancer.waitline import Waitline
 from paddler.messages import link as wire
 from paddler.messages.inference import (
     ContinueFromConversationHistory,
+    ContinueFromRawPrompt,
     Failure,
     Tool,
     ToolFunction,
     ToolParameters,
 )
-from paddler.messages.link import FRAME_FINAL, FrameKind, encode_data_frame
+from paddler.messages.link import (
+    FRAME_FINAL,
+    FrameKind,
+    Job,
+    RawPromptJob,
+    encode_data_frame,
+)
 from tests.balancer.test_link import DONE, JOB, Outlet, Socket
 from tests.balancer.test_pool import status
 
@@ -64,11 +72,12 @@ class Stage:
             self.waitline,
             item_timeout_s=item_timeout_s,
             listeners=(self.records.append,),
+            prefixes=PrefixIndex(),
         )
         self.outlet = Outlet()
 
-    async def ask(self) -> asyncio.Task[Outcome]:
-        task = asyncio.create_task(self.dispatcher.run(JOB, self.outlet, route="test"))
+    async def ask(self, job: Job = JOB) -> asyncio.Task[Outcome]:
+        task = asyncio.create_task(self.dispatcher.run(job, self.outlet, route="test"))
         await settle()
         return task
 
@@ -334,5 +343,35 @@ def test_what_an_agent_concludes_has_a_name(
     async def test(stage: Stage) -> None:
         agent = Player(stage.pool, "a", 1).agent
         assert outcome_of(Concluded(payload, agent, is_refusal)) is expected
+
+    play(test)
+
+
+def test_a_conversation_stays_with_its_agent_as_long_as_that_is_not_busier() -> None:
+    async def test(stage: Stage) -> None:
+        players = {name: Player(stage.pool, name, 4) for name in "abc"}
+        text = "A beginning that all of them have. " * 20
+
+        async def ask(text: str) -> tuple[str, asyncio.Task[Outcome]]:
+            before = {name: len(player.started) for name, player in players.items()}
+            request = ContinueFromRawPrompt(raw_prompt=text, max_tokens=1)
+            task = await stage.ask(RawPromptJob(request))
+            (name,) = (n for n, p in players.items() if len(p.started) > before[n])
+            return name, task
+
+        home, task = await ask(text)
+        for turn in range(4):
+            players[home].finish(players[home].started[-1])
+            await task
+            text += f" turn {turn}"
+            name, task = await ask(text)
+            assert name == home
+        others = [await ask(text) for _ in range(5)]  # now it is busier: they are spread
+        assert [stage.pool.busy(player.agent) for player in players.values()] == [2, 2, 2]
+        for player in players.values():
+            for stream_id in player.started:
+                player.finish(stream_id)
+        for _, each in (*others, (home, task)):
+            assert isinstance(await each, Completed)
 
     play(test)

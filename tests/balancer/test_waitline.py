@@ -59,6 +59,16 @@ def test_waiters_are_served_in_the_order_they_came() -> None:
     run(test())
 
 
+def test_a_request_gets_the_agent_that_it_prefers() -> None:
+    async def test() -> None:
+        line = Line(slots=0)
+        others = [join(line.pool, name, 1) for name in "bc"]
+        ticket = line.waitline.take_ticket(lambda: others[1])
+        assert (await line.lease(ticket)).agent is others[1]
+
+    run(test())
+
+
 def test_a_newcomer_does_not_overtake() -> None:
     async def test() -> None:
         line = Line()

@@ -16,6 +16,7 @@ from tests.e2e.fleet import (
     conversation,
     get,
     raw_prompt,
+    request,
     tokens_of,
     usage_of,
     wait_until,
@@ -111,6 +112,17 @@ def test_full_context_ends_the_longest_answer_and_no_other(
     assert len(tokens_of(short)) == 12
     assert "Done" in result_of(short)
     assert len(tokens_of(ask(own_fleet.inference, raw_prompt("And then", 3)))) == 3
+    # To OpenAI's clients a full context is a limit like any other.
+    body = {
+        "model": "any",
+        "prompt": "word " * 200,
+        "max_tokens": 2000,
+        "logit_bias": {"38634": 100},
+    }
+    status, answer = request(own_fleet.openai, "POST", "/v1/completions", json.dumps(body).encode())
+    (choice,) = json.loads(answer)["choices"]
+    assert (status, choice["finish_reason"]) == (200, "length")
+    assert choice["text"].startswith("Paris")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Every answer passes a tap that holds it against what OpenAI publishes.
 import asyncio
 import json
 import math
+import secrets
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -107,13 +108,23 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(client: Open
     def text(seed: int) -> str:
         return text_of(client, temperature=1.0, seed=seed)
 
-    cache(client)
     assert text(7) == text(7)
     assert len({text(seed) for seed in (7, 8, 9)}) > 1
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_seeded_answer_does_not_depend_on_what_was_asked_before(
+    client: OpenAI, temperature: float
+) -> None:
+    story: Any = [{"role": "user", "content": f"A story of {secrets.token_hex(8)}, please."}]
+    options: dict[str, Any] = {"messages": story, "temperature": temperature, "seed": 11}
+    first = text_of(client, **options)
+    for messages in (story, STORY, [*story, {"role": "assistant", "content": first}, *STORY]):
+        cache(client, messages)
+        assert text_of(client, **options) == first
+
+
 def test_without_a_temperature_the_seed_does_not_matter(client: OpenAI) -> None:
-    cache(client)
     assert len({text_of(client, seed=seed) for seed in (1, 2, 3)}) == 1
 
 
@@ -204,6 +215,30 @@ def test_log_probabilities_tell_of_each_token(client: OpenAI, stream: bool) -> N
         assert told.get(score.token, score.logprob) == score.logprob <= likeliest[0].logprob
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_of_a_response_tell_of_each_token(client: OpenAI, stream: bool) -> None:
+    options: dict[str, Any] = GREEDY | {"input": "Say hello.", "max_output_tokens": 8}
+    options |= {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    told: list[Any] = []
+    if stream:
+        *events, last = client.responses.create(**options, stream=True)
+        assert last.type == "response.incomplete"
+        response = last.response
+        for event in events:
+            if event.type == "response.output_text.delta":
+                assert "".join(score.token for score in event.logprobs) == event.delta
+                told += event.logprobs
+    else:
+        response = client.responses.create(**options)
+    (part,) = response.output[0].content
+    scores = part.logprobs
+    assert "".join(score.token for score in scores) == part.text
+    assert [len(score.top_logprobs) for score in scores] == [2] * 8
+    assert all(score.logprob <= score.top_logprobs[0].logprob <= 0 for score in scores)
+    if stream:
+        assert [one.logprob for one in told] == [one.logprob for one in scores]
+
+
 def test_log_probabilities_of_a_prompts_continuation_are_parallel_lists(client: OpenAI) -> None:
     (choice,) = client.completions.create(
         **GREEDY, prompt="One, two, three,", max_tokens=4, logprobs=2
@@ -225,6 +260,11 @@ PLACES: Any = {
 TOOLS: Any = [
     {"type": "function", "function": {"name": name, "parameters": PLACES}}
     for name in ("get_weather", "get_time")
+]
+
+
+STRICT_TOOLS: Any = [
+    {"type": "function", "function": {**tool["function"], "strict": True}} for tool in TOOLS
 ]
 
 
@@ -292,6 +332,35 @@ def test_a_streamed_answer_is_parsed_into_a_model(client: OpenAI) -> None:
     ) as stream:
         final = stream.get_final_completion()
     assert isinstance(final.choices[0].message.parsed, Capital)
+
+
+# Tokens of SmolLM2: an object's beginning with a quote, "name", "city"
+OBJECT_ID, NAME_ID, CITY_ID = 39428, 1245, 20721
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("calls", [False, True])
+def test_an_answer_may_call_a_tool_or_be_as_its_schema_says(
+    client: OpenAI, stream: bool, calls: bool
+) -> None:
+    # Both are JSON here, and their first key tells one from the other.
+    options: dict[str, Any] = {"model": "any", "messages": MESSAGES, "max_tokens": 100}
+    options |= {"tools": STRICT_TOOLS, "response_format": Capital, "parallel_tool_calls": False}
+    options |= {"logit_bias": {OBJECT_ID: 100, NAME_ID if calls else CITY_ID: 100}}
+    if stream:
+        with client.chat.completions.stream(**options) as events:
+            (answer,) = events.get_final_completion().choices
+    else:
+        (answer,) = client.chat.completions.parse(**options).choices
+    if calls:
+        assert answer.finish_reason == "tool_calls"
+        (call,) = answer.message.tool_calls or []
+        assert call.function.parsed_arguments["place"] in ("Rome", "Bern")
+        assert not answer.message.content
+    else:
+        assert answer.finish_reason == "stop"
+        assert isinstance(answer.message.parsed, Capital)
+        assert not answer.message.tool_calls
 
 
 def test_any_json_object_is_an_object(client: OpenAI) -> None:

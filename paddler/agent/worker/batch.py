@@ -108,6 +108,15 @@ class BatchSequence:
         """The image that has to be decoded before any other token."""
         return self._images[0] if self._images and self.ready == 0 else None
 
+    @property
+    def shareable(self) -> list[int]:
+        """The first tokens that are decoded or will be, up to an image."""
+        return self.tokens[: self._first_image]
+
+    def adopt(self, count: int) -> None:
+        """The first ``count`` tokens are decoded: their cells are another sequence's, too."""
+        self.decoded = self.position = count
+
     def append(self, token: int) -> None:
         """Add a sampled token; it is decoded in the next step."""
         self.tokens.append(token)

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp
 
+from paddler._fastpath import likeliest
+
 Ids = npt.NDArray[np.int32]
 
 
@@ -40,6 +42,12 @@ class Candidates:
         self._array.size = len(ids)
         self._array.selected = -1
         self._array.sorted = False
+
+    def fill_likeliest(self, logits: npt.NDArray[np.float32], most: int) -> None:
+        """Take the ``most`` likeliest tokens, in order."""
+        self._array.size = likeliest(logits.data, most, self._entries.data)
+        self._array.selected = -1
+        self._array.sorted = True
 
     def apply(self, sampler: Any) -> None:
         """Let a sampler mask, sort or select."""

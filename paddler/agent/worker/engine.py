@@ -131,6 +131,13 @@ class Engine(Protocol):
         """
         ...
 
+    def share(self, source: int, slot: int, length: int) -> bool:
+        """Let a slot have the first ``length`` cells of another, in place of what it holds.
+
+        ``False``: they cannot be had, and the slot holds nothing. Cells in common count once.
+        """
+        ...
+
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
         """Prepare sampling for a new request in this slot; :class:`GrammarRefused`."""
         ...
@@ -189,7 +196,8 @@ class ScriptedEngine:
         self.outcomes: list[DecodeOutcome] = []  # what the next batches end with
         self.open_prompts = 0  # with images
         self._encoded: RgbImage | None = None
-        self._cells = [0] * slots
+        self._cells: list[list[int]] = [[] for _ in range(slots)]  # their numbers, by slot
+        self._made_cells = 0
         self._positions = [0] * slots
         self._answers = {
             prompt.encode(): [*answer, self.END] for prompt, answer in (answers or {}).items()
@@ -202,7 +210,7 @@ class ScriptedEngine:
     @property
     def cells(self) -> list[int]:
         """KV cells held by each slot."""
-        return list(self._cells)
+        return [len(cells) for cells in self._cells]
 
     def tokenize(self, text: str, *, limit: int) -> list[int]:
         """One token per byte."""
@@ -233,12 +241,17 @@ class ScriptedEngine:
 
     def keep(self, slot: int, length: int) -> bool:
         """Shorten the count of cells."""
-        if length and length < self._cells[slot] and not self.keeps_parts:
-            self._cells[slot] = self._positions[slot] = 0
-            return False
-        self._cells[slot] = min(self._cells[slot], length)
-        self._positions[slot] = min(self._positions[slot], length)
-        return True
+        is_part = 0 < length < len(self._cells[slot])
+        kept = 0 if is_part and not self.keeps_parts else length
+        del self._cells[slot][kept:]
+        self._positions[slot] = min(self._positions[slot], kept)
+        return kept == length
+
+    def share(self, source: int, slot: int, length: int) -> bool:
+        """Have the same cells in both."""
+        self._cells[slot] = self._cells[source][:length] if self.keeps_parts else []
+        self._positions[slot] = len(self._cells[slot])
+        return len(self._cells[slot]) == length
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
         """Start the script of this prompt. Only the grammar ``broken`` is refused."""
@@ -265,10 +278,10 @@ class ScriptedEngine:
         wanted = sum(chunk.tokens for chunk in chunks)
         if wanted > self.n_batch or not all(self._continues(chunk.sequence) for chunk in chunks):
             return DecodeOutcome.INVALID_BATCH
-        if sum(self._cells) + wanted > self.context_size:
+        if self._used_cells + wanted > self.context_size:
             return DecodeOutcome.NO_KV_ROOM
         for chunk in chunks:
-            self._cells[chunk.sequence.slot] += chunk.tokens
+            self._use_cells(chunk.sequence.slot, chunk.tokens)
             self._positions[chunk.sequence.slot] += chunk.tokens
         return DecodeOutcome.DECODED
 
@@ -286,9 +299,9 @@ class ScriptedEngine:
                 return outcome
         if image.native is not self._encoded or position != self._positions[slot]:
             return DecodeOutcome.INVALID_BATCH
-        if sum(self._cells) + image.cells > self.context_size:
+        if self._used_cells + image.cells > self.context_size:
             return DecodeOutcome.NO_KV_ROOM
-        self._cells[slot] += image.cells
+        self._use_cells(slot, image.cells)
         self._positions[slot] += image.positions
         return DecodeOutcome.DECODED
 
@@ -311,9 +324,18 @@ class ScriptedEngine:
         self._drawn[slot] = self._left[slot].pop(0)
         return self._drawn[slot]
 
+    @property
+    def _used_cells(self) -> int:
+        return len(set().union(*self._cells))
+
+    def _use_cells(self, slot: int, count: int) -> None:
+        self._cells[slot] += range(self._made_cells, self._made_cells + count)
+        self._made_cells += count
+
     def _continues(self, sequence: BatchSequence) -> bool:
         slot = sequence.slot
-        return (sequence.decoded, sequence.position) == (self._cells[slot], self._positions[slot])
+        held = (len(self._cells[slot]), self._positions[slot])
+        return (sequence.decoded, sequence.position) == held
 
     def _close_prompt(self) -> None:
         self.open_prompts -= 1

@@ -30,7 +30,7 @@ from paddler.agent.worker.grammar_sampler import GrammarSampler
 from paddler.agent.worker.images import RgbImage
 from paddler.agent.worker.logprobs import TokenLogprobs, token_logprobs
 from paddler.agent.worker.long_text import PART_CHARS, tokenize_in_parts
-from paddler.agent.worker.sampling import DrawingDesk, SamplerChain, resolve, stages
+from paddler.agent.worker.sampling import DrawingDesk, Logits, Sampler, plan_of, resolve
 from paddler.agent.worker.vision import Projector
 from paddler.messages.link import Sampling
 from paddler.messages.state import U32_MAX, InferenceParameters, PoolingType
@@ -306,7 +306,7 @@ class LlamaEngine:
         self._model = model
         self._projector = projector
         self._parameters = parameters
-        self._chains: dict[int, SamplerChain] = {}
+        self._samplers: dict[int, Sampler] = {}
         self._top_logprobs: dict[int, int] = {}  # of slots that asked for some
         self._drawn: dict[int, int] = {}
         self._output_index: dict[int, int] = {}
@@ -334,6 +334,7 @@ class LlamaEngine:
         self.max_prefill_beside_decode: int = llama_cpp.llama_n_ubatch(self._context)
         self._batch = _Batch(self.n_batch, slots)
         self._desk = DrawingDesk(model.vocab)
+        self._logits_type = ctypes.c_float * model.vocabulary_size
 
     @property
     def has_memory(self) -> bool:
@@ -386,6 +387,14 @@ class LlamaEngine:
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return False
 
+    def share(self, source: int, slot: int, length: int) -> bool:
+        """Let a slot have the first cells of another; nothing is copied but who they are of."""
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        if not self.keeps_parts or not self._has_window(source, length):
+            return False
+        llama_cpp.llama_memory_seq_cp(self._memory, source, slot, 0, length)
+        return True
+
     def _has_window(self, slot: int, length: int) -> bool:
         """Whether a token behind ``length`` cells finds all that it looks back on.
 
@@ -399,22 +408,23 @@ class LlamaEngine:
         return bool(first <= max(0, length - self._window + 1))
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
-        """Make the slot's sampler chain and show it the prompt."""
+        """Make the slot's sampler and show it the prompt."""
         values = resolve(self._parameters, sampling, context_size=self.context_size)
-        plan = stages(values, vocabulary_size=self._model.vocabulary_size)
-        chain = SamplerChain(plan, self._compile(grammar))
-        chain.accept_prompt(prompt)
-        self._chains[slot] = chain
+        size = self._model.vocabulary_size
+        plan = plan_of(values, vocabulary_size=size)
+        sampler = Sampler(plan, vocabulary_size=size, grammar=self._compile(grammar))
+        sampler.accept_prompt(prompt)
+        self._samplers[slot] = sampler
         if sampling.top_logprobs is not None:
             self._top_logprobs[slot] = sampling.top_logprobs
 
     def release(self, slot: int) -> None:
-        """Free the slot's sampler chain; its cells stay."""
+        """Free the slot's sampler; its cells stay."""
         self._top_logprobs.pop(slot, None)
         self._drawn.pop(slot, None)
-        chain = self._chains.pop(slot, None)
-        if chain is not None:
-            chain.close()
+        sampler = self._samplers.pop(slot, None)
+        if sampler is not None:
+            sampler.close()
 
     def decode(self, chunks: Sequence[Chunk]) -> DecodeOutcome:
         """One ``llama_decode`` over all chunks, waited for: a GPU may still compute after it."""
@@ -450,9 +460,7 @@ class LlamaEngine:
         top = self._top_logprobs.get(slot)
         if top is None:
             return None
-        logits = llama_cpp.llama_get_logits_ith(self._context, self._output_index[slot])
-        vocabulary = (self._model.vocabulary_size,)
-        return token_logprobs(np.ctypeslib.as_array(logits, vocabulary), self._drawn[slot], top)
+        return token_logprobs(self._logits(slot), self._drawn[slot], top)
 
     @property
     def pooling_type(self) -> PoolingType:
@@ -473,8 +481,8 @@ class LlamaEngine:
         return [self._vector(slot) for slot, _, _ in runs]
 
     def close(self) -> None:
-        """Free the chains and the context."""
-        for slot in list(self._chains):
+        """Free the samplers and the context."""
+        for slot in list(self._samplers):
             self.release(slot)
         context, self._context = self._context, None
         if context:
@@ -506,9 +514,17 @@ class LlamaEngine:
         except SamplingFailed as error:
             raise GrammarRefused(native_log.first_error or str(error)) from error
 
+    def _logits(self, slot: int) -> Logits:
+        """Those that the last batch left for the slot; llama.cpp's own, until the next batch."""
+        pointer: Any = llama_cpp.llama_get_logits_ith(self._context, self._output_index[slot])
+        if not pointer:
+            raise SamplingFailed("llama.cpp has no logits for it")
+        numbers: Any = self._logits_type.from_address(ctypes.addressof(pointer.contents))
+        return np.frombuffer(numbers, np.float32)
+
     def _sample(self, slot: int) -> int | NoToken:
         try:
-            token = self._chains[slot].sample(self._context, self._output_index[slot], self._desk)
+            token = self._samplers[slot].sample(self._logits(slot), self._desk)
         except SamplingFailed as error:
             return NoToken(str(error))
         if slot in self._top_logprobs:

@@ -1,18 +1,30 @@
-"""What the KV cells of each slot hold, and which free slot suits a prompt best.
+"""What the KV cells of each slot hold, and which of them a prompt can use.
 
 A slot keeps its cells after a request. A prompt that begins with the same tokens (the
-next turn of a conversation, a shared system prompt) is decoded from where they differ.
+next turn of a conversation, a shared system prompt) is decoded from where they differ: in
+the slot that holds them, or in another with which that one shares its cells.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+# What a slot holds beyond the shared part is another conversation if it is as long as this,
+# and worth an empty slot; a shorter rest is the end of the same one.
+KEPT_TOKENS: Final = 64
+
+
+NOTHING: Final[Mapping[int, Sequence[int]]] = {}
 
 
 class Taken(NamedTuple):
-    """A free slot, and how many of its first cells the prompt can use."""
+    """A free slot for a prompt, which can use the first ``shared`` cells of ``source``.
+
+    That is the slot itself, or one that may be in use.
+    """
 
     slot: int
     shared: int
+    source: int
 
 
 class PrefixCache:
@@ -21,7 +33,7 @@ class PrefixCache:
     __slots__ = ("_free", "_keeps_parts")
 
     def __init__(self, slots: int, *, keeps_parts: bool = True) -> None:
-        """``keeps_parts``: whether cells can be dropped from a slot's end.
+        """``keeps_parts``: whether cells can be dropped from a slot's end, and shared.
 
         Recurrent models cannot: a prompt can use all that a slot holds, or nothing.
         """
@@ -34,16 +46,49 @@ class PrefixCache:
         """Whether :meth:`take` may be called."""
         return bool(self._free)
 
-    def take(self, prompt: Sequence[int]) -> Taken:
-        """Take the free slot with the longest common prefix; there must be a free one.
+    def take(
+        self,
+        prompt: Sequence[int],
+        *,
+        running: Mapping[int, Sequence[int]] = NOTHING,
+        afresh: bool = False,
+    ) -> Taken:
+        """Take a free slot, there must be one, with the longest common prefix to be had.
 
-        A tie goes to a slot that holds nothing, then to the one unused for longest. The last
-        prompt token is never shared: it is decoded again, for its logits.
+        ``running``: what slots in use hold, by slot. The prompt takes over the free slot that
+        holds the prefix, unless an empty one lets that keep much more than the prefix. If a
+        slot in use has a longer one, any free slot will do: an empty one first, then the one
+        unused for longest. The last prompt token is never shared: it is decoded again, for its
+        logits. ``afresh``: nothing is shared, so that what is decoded does not depend on what
+        was before.
         """
-        ranked = {slot: (self._usable(held, prompt), not held) for slot, held in self._free.items()}
-        slot = max(ranked, key=ranked.__getitem__)  # the first of equals
+        spare = next((slot for slot, held in self._free.items() if not held), None)
+        unused = next(iter(self._free)) if spare is None else spare
+        source, shared = (unused, 0) if afresh else self.find(prompt, running=running)
+        if not shared:
+            slot = source = unused
+        elif source not in self._free:
+            slot = unused
+        elif spare is None or len(self._free[source]) - shared < KEPT_TOKENS:
+            slot = source
+        else:
+            slot = spare if self._keeps_parts else source
         del self._free[slot]
-        return Taken(slot, ranked[slot][0])
+        return Taken(slot, shared, source)
+
+    def find(
+        self, prompt: Sequence[int], *, running: Mapping[int, Sequence[int]] = NOTHING
+    ) -> tuple[int, int]:
+        """The slot that holds most of the prompt's beginning, and how many tokens of it.
+
+        Of equals a free one, and of these the one unused for longest. Those in use count
+        only if cells can be shared.
+        """
+        lengths = {slot: self._usable(held, prompt) for slot, held in self._free.items()}
+        if self._keeps_parts:
+            lengths |= {slot: self._usable(held, prompt) for slot, held in running.items()}
+        slot = max(lengths, key=lengths.__getitem__)  # the first of equals
+        return slot, lengths[slot]
 
     def _usable(self, held: Sequence[int], prompt: Sequence[int]) -> int:
         shared = common_prefix(held, prompt, limit=len(prompt) - 1)
@@ -68,7 +113,14 @@ class PrefixCache:
 def common_prefix(left: Sequence[int], right: Sequence[int], *, limit: int) -> int:
     """How many of the first tokens are the same, at most ``limit``."""
     limit = min(limit, len(left), len(right))
-    for index in range(limit):
-        if left[index] != right[index]:
-            return index
-    return limit
+    if left[:limit] == right[:limit]:
+        return limit
+    # Halving compares in C what a loop would in Python; prompts have thousands of tokens.
+    same = 0
+    while limit - same > 1:
+        middle = (same + limit) // 2
+        if left[same:middle] == right[same:middle]:
+            same = middle
+        else:
+            limit = middle
+    return same

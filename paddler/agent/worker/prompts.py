@@ -13,7 +13,12 @@ from paddler.agent.worker.images import IMAGE_MARKER, ImageRefused, RgbImage
 from paddler.agent.worker.markers import ModelFormat, Renderer
 from paddler.agent.worker.sections import REASONING, SectionSplitter
 from paddler.agent.worker.tool_calls import schemas
-from paddler.agent.worker.tool_calls.grammars import behind_reasoning, forced_calls, readable
+from paddler.agent.worker.tool_calls.grammars import (
+    behind_reasoning,
+    calls_or_content,
+    forced_calls,
+    readable,
+)
 from paddler.messages.chat import Chat, Message, Tool, chat_of
 from paddler.messages.inference import (
     ContinueFromRawPrompt,
@@ -44,8 +49,8 @@ class Prompt(NamedTuple):
     """What is decoded, and what its answer obeys.
 
     The text has a marker in the place of each image. ``is_constrained``: the grammar is the
-    request's own, so that nothing in the answer is a tool call. ``forces_calls``: it is that
-    of tool calls.
+    request's own, so that nothing in the answer is a tool call. ``rules_calls``: tool calls
+    are written as the grammar says, not as the model likes.
     """
 
     text: str
@@ -55,7 +60,7 @@ class Prompt(NamedTuple):
     tools: Sequence[Tool] = ()
     parses_calls: bool = False
     is_constrained: bool = False
-    forces_calls: bool = False
+    rules_calls: bool = False
 
 
 class Writing(NamedTuple):
@@ -115,7 +120,7 @@ class PromptMaker:
         """What splits the answer to a prompt."""
         form = self._writing_for(prompt.tools).form
         return Answer(
-            readable(form) if prompt.forces_calls else form,
+            readable(form) if prompt.rules_calls else form,
             prompt.text,
             tools=prompt.tools,
             parses_calls=prompt.parses_calls,
@@ -155,25 +160,18 @@ class PromptMaker:
         parses_calls = chat.parses_calls and bool(chat.tools)
         if parses_calls and (why := self._checks.invalid_schema(chat.tools)) is not None:
             return GeneratedTokenResult(tool_schema_invalid=why)
-        if grammar is not None and chat.grammar_after_reasoning:
-            grammar = behind_reasoning(
-                form,
-                grammar,
-                starts_in_reasoning=_starts_in_reasoning(form, text),
-                thinks=chat.enable_thinking,
-            )
-        calls = _grammar_of_calls(form, chat, text) if grammar is None else None
-        if isinstance(calls, GeneratedTokenResult):
-            return calls
+        ruled = _rule(form, chat, grammar, text)
+        if isinstance(ruled, GeneratedTokenResult):
+            return ruled
         return Prompt(
             text,
             chat.max_tokens,
-            grammar or calls,
+            ruled.grammar,
             images,
             tuple(chat.tools),
             parses_calls,
-            is_constrained=grammar is not None,
-            forces_calls=calls is not None,
+            is_constrained=ruled.grammar is not None and not ruled.has_calls,
+            rules_calls=ruled.has_calls,
         )
 
     def _images_of(self, chat: Chat) -> Sequence[RgbImage] | GeneratedTokenResult:
@@ -215,26 +213,50 @@ class PromptMaker:
         return f"{self._agent_label}: {text}"
 
 
-def _grammar_of_calls(
-    form: ModelFormat, chat: Chat, text: str
-) -> Gbnf | GeneratedTokenResult | None:
-    """What calls obey: those that must be made, and those of tools that are strict."""
+class _Ruled(NamedTuple):
+    """What an answer obeys. ``has_calls``: tool calls, if it makes any, do, too."""
+
+    grammar: Gbnf | None
+    has_calls: bool = False
+
+
+def _rule(
+    form: ModelFormat, chat: Chat, grammar: Gbnf | None, text: str
+) -> _Ruled | GeneratedTokenResult:
+    """What the answer to a prompt obeys, with the request's own ``grammar`` or without."""
+    reasoning = {
+        "starts_in_reasoning": _starts_in_reasoning(form, text),
+        "thinks": chat.enable_thinking,
+    }
+    if grammar is not None and not chat.grammar_after_reasoning:
+        return _Ruled(grammar)
+    if grammar is not None:
+        if chat.tools:
+            try:
+                both = calls_or_content(
+                    form, chat.tools, grammar, may_repeat=chat.may_repeat_calls, **reasoning
+                )
+            except SchemaNotSupported:
+                pass  # The tools cannot be called then, and the content is as it should be.
+            else:
+                return _Ruled(both, has_calls=True)
+        return _Ruled(behind_reasoning(form, grammar, **reasoning))
     if not chat.must_call and not any(tool.function.strict for tool in chat.tools):
-        return None
+        return _Ruled(None)
     try:
-        return _forced_calls(
+        calls = _forced_calls(
             form,
             msgspec.json.encode(chat.tools),
             chat.only_tool,
             is_required=chat.must_call,
             may_repeat=chat.may_repeat_calls,
-            starts_in_reasoning=_starts_in_reasoning(form, text),
-            thinks=chat.enable_thinking,
+            **reasoning,
         )
     except SchemaNotSupported as error:
         if not chat.must_call:
-            return None  # Calls are checked at the end all the same.
+            return _Ruled(None)  # Calls are checked at the end all the same.
         return GeneratedTokenResult(tool_schema_invalid=str(error))
+    return _Ruled(calls, has_calls=True)
 
 
 def _starts_in_reasoning(form: ModelFormat, text: str) -> bool:

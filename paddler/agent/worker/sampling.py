@@ -1,24 +1,30 @@
-"""How one request samples: its values, the stages they ask for, and llama.cpp's chain of them.
+"""How one request samples: its values, the plan they make, and how a token is drawn by it.
 
-Order: logit bias → grammar → penalties → top-k → top-p → min-p → temperature → draw. A stage
-that would change nothing is left out, since each of them may walk the whole vocabulary for
-every token.
+Order: logit bias → grammar → penalties → top-k → top-p → min-p → temperature → draw. Bias and
+penalties change few logits, in place and for the length of one draw; then the top k are
+picked in one pass, and llama.cpp's samplers see no others. What is drawn is the same as if
+each stage had walked the whole vocabulary. A stage that would change nothing is left out.
 """
 
+import contextlib
 import functools
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from llama_cpp import llama_cpp
 
+from paddler._fastpath import SeenTokens
 from paddler.agent.worker.candidates import Candidates, SamplingFailed
 from paddler.agent.worker.grammar_sampler import FirstBytes, GrammarSampler
 from paddler.messages.link import Sampling
 from paddler.messages.state import InferenceParameters
+
+Logits = npt.NDArray[np.float32]
 
 # llama.h, LLAMA_DEFAULT_SEED: stands for "draw one yourself", so it is no seed of ours.
 SEEDS: Final = 0xFFFFFFFF
@@ -78,26 +84,47 @@ def resolve(
     )
 
 
-def stages(values: SamplingValues, *, vocabulary_size: int) -> list[Stage]:
-    """The stages that change something, in order; the last one picks the token."""
-    chain = []
-    # Ids that are no tokens would be looked for among all, for every token that is drawn.
+class Penalties(NamedTuple):
+    """What tokens lose that are among the last ``window``; see llama.h, penalties."""
+
+    window: int
+    repeat: float
+    frequency: float
+    presence: float
+
+
+class Plan(NamedTuple):
+    """How the tokens of one request are drawn.
+
+    ``bias``: what is added to the logits of tokens. ``most``: so many of the likeliest are
+    all that may be drawn; 0: any may. ``chain``: the stages for those; the last one picks.
+    """
+
+    bias: tuple[tuple[int, float], ...]
+    penalties: Penalties | None
+    most: int
+    chain: list[Stage]
+
+
+def plan_of(values: SamplingValues, *, vocabulary_size: int) -> Plan:
+    """What changes something, of all that the values say."""
+    # Ids that are no tokens are without effect.
     bias = tuple(
         (token, bias)
         for token, bias in values.logit_bias.items()
         if 0 <= token < vocabulary_size and bias
     )
-    if bias:
-        chain.append(Stage("logit_bias", (vocabulary_size, bias)))
-    penalties = (values.penalty_repeat, values.penalty_frequency, values.penalty_presence)
-    if values.penalty_last_n > 0 and penalties != (1.0, 0.0, 0.0):
-        chain.append(Stage("penalties", (vocabulary_size, values.penalty_last_n, *penalties)))
+    penalties = None
+    costs = (values.penalty_repeat, values.penalty_frequency, values.penalty_presence)
+    if values.penalty_last_n > 0 and costs != (1.0, 0.0, 0.0):
+        penalties = Penalties(values.penalty_last_n, *costs)
     if values.temperature <= 0.0:
         # Top-k, top-p and min-p all keep the likeliest token, which is the one taken.
-        chain.append(Stage("greedy", ()))
-        return chain
-    if 0 < values.top_k < vocabulary_size:
-        chain.append(Stage("top_k", (values.top_k,)))
+        return Plan(bias, penalties, 1, [Stage("greedy", ())])
+    most = values.top_k if 0 < values.top_k < vocabulary_size else 0
+    chain = []
+    if most:  # also where a grammar has left more than the likeliest
+        chain.append(Stage("top_k", (most,)))
     if values.top_p < 1.0:
         chain.append(Stage("top_p", (values.top_p, 1)))
     if values.min_p > 0.0:
@@ -105,7 +132,7 @@ def stages(values: SamplingValues, *, vocabulary_size: int) -> list[Stage]:
     if values.temperature != 1.0:
         chain.append(Stage("temp", (values.temperature,)))
     chain.append(Stage("dist", (values.seed,)))
-    return chain
+    return Plan(bias, penalties, most, chain)
 
 
 class DrawingDesk:
@@ -126,69 +153,53 @@ class DrawingDesk:
         _ = self.first_bytes
 
 
-class SamplerChain:
-    """A llama.cpp sampler chain, maybe under a grammar.
+class Sampler:
+    """Draws the tokens of one answer by a plan, maybe under a grammar.
 
-    ``close`` frees both, once however often it is called.
+    ``close`` frees llama.cpp's part of it, once however often it is called.
     """
 
-    __slots__ = ("_chain", "_grammar", "_remembers")
+    __slots__ = ("_chain", "_grammar", "_plan", "_seen")
 
-    def __init__(self, plan: list[Stage], grammar: GrammarSampler | None = None) -> None:
+    def __init__(
+        self, plan: Plan, *, vocabulary_size: int, grammar: GrammarSampler | None = None
+    ) -> None:
+        self._plan = plan
+        self._grammar = grammar
+        self._seen: SeenTokens | None = None
+        if plan.penalties is not None:
+            self._seen = SeenTokens(vocabulary_size, plan.penalties.window)
         self._chain: Any = llama_cpp.llama_sampler_chain_init(
             llama_cpp.llama_sampler_chain_default_params()
         )
-        self._grammar = grammar
-        self._remembers = 0
-        for stage in plan:
-            if stage.name == "penalties":
-                self._remembers = stage.arguments[1]
+        for stage in plan.chain:
             make = getattr(llama_cpp, f"llama_sampler_init_{stage.name}")
-            llama_cpp.llama_sampler_chain_add(self._chain, make(*_native_arguments(stage)))
+            llama_cpp.llama_sampler_chain_add(self._chain, make(*stage.arguments))
 
-    def accept_prompt(self, prompt: list[int]) -> None:
+    def accept_prompt(self, prompt: Sequence[int]) -> None:
         """Let the penalties know the prompt; only as much of it as they look back on."""
-        if self._remembers:
-            for token in prompt[-self._remembers :]:
-                llama_cpp.llama_sampler_accept(self._chain, token)
+        if self._seen is not None and self._plan.penalties is not None:
+            for token in prompt[-self._plan.penalties.window :]:
+                self._seen.accept(token)
 
-    def sample(self, context: Any, output_index: int, desk: "DrawingDesk") -> int:
-        """Draw from the logits of the batch's token ``output_index``, and accept the drawn one.
+    def sample(self, logits: Logits, desk: "DrawingDesk") -> int:
+        """Draw a token and accept it. ``logits`` are the same before and after.
 
         Raises :class:`SamplingFailed` when nothing may follow.
         """
-        if self._grammar is None:
-            token: int = llama_cpp.llama_sampler_sample(self._chain, context, output_index)
-            return token
         began_at = time.thread_time()
-        token = self._sample_under(self._grammar, context, output_index, desk)
-        self._grammar.accept(token)
-        if time.thread_time() - began_at > MAX_GRAMMAR_S:
-            raise SamplingFailed(
-                "the grammar is too ambiguous here: following it takes more than "
-                f"{MAX_GRAMMAR_S:g} s for one token"
-            )
-        llama_cpp.llama_sampler_accept(self._chain, token)
+        with self._adjusted(logits):
+            token = self._draw(logits, desk)
+        if self._grammar is not None:
+            self._grammar.accept(token)
+            if time.thread_time() - began_at > MAX_GRAMMAR_S:
+                raise SamplingFailed(
+                    "the grammar is too ambiguous here: following it takes more than "
+                    f"{MAX_GRAMMAR_S:g} s for one token"
+                )
+        if self._seen is not None:
+            self._seen.accept(token)
         return token
-
-    def _sample_under(
-        self, grammar: GrammarSampler, context: Any, output_index: int, desk: "DrawingDesk"
-    ) -> int:
-        # Asking the grammar about the whole vocabulary costs far more than about one token.
-        # Drawing without it first, and again under it only if the draw is not allowed, gives
-        # every allowed token the same chance.
-        pointer = llama_cpp.llama_get_logits_ith(context, output_index)
-        logits = np.ctypeslib.as_array(pointer, (desk.vocabulary_size,))
-        candidates = desk.candidates
-        candidates.fill(logits)
-        candidates.apply(self._chain)
-        token = candidates.selected
-        if grammar.allows(token):
-            return token
-        candidates.fill(logits, grammar.possible(desk.first_bytes))
-        candidates.apply(grammar.handle)
-        candidates.apply(self._chain)
-        return candidates.selected
 
     def close(self) -> None:
         """Free the chain, its stages and the grammar."""
@@ -198,10 +209,37 @@ class SamplerChain:
         if self._grammar is not None:
             self._grammar.close()
 
+    @contextlib.contextmanager
+    def _adjusted(self, logits: Logits) -> Iterator[None]:
+        """Bias and penalties count within the block."""
+        before = [(token, logits[token]) for token, _ in self._plan.bias]
+        for token, bias in self._plan.bias:
+            logits[token] += bias
+        penalties = self._plan.penalties
+        if self._seen is not None and penalties is not None:
+            self._seen.penalize(logits.data, *penalties[1:])
+        try:
+            yield
+        finally:
+            if self._seen is not None:
+                self._seen.restore(logits.data)
+            for token, logit in before:
+                logits[token] = logit
 
-def _native_arguments(stage: Stage) -> tuple[Any, ...]:
-    if stage.name != "logit_bias":
-        return stage.arguments
-    vocabulary_size, bias = stage.arguments
-    # llama.cpp copies them.
-    return vocabulary_size, len(bias), (llama_cpp.llama_logit_bias * len(bias))(*bias)
+    def _draw(self, logits: Logits, desk: "DrawingDesk") -> int:
+        candidates = desk.candidates
+        if self._plan.most:
+            candidates.fill_likeliest(logits, self._plan.most)
+        else:
+            candidates.fill(logits)
+        candidates.apply(self._chain)
+        token = candidates.selected
+        # Asking the grammar about the whole vocabulary costs far more than about one token.
+        # Drawing without it first, and again under it only if the draw is not allowed, gives
+        # every allowed token the same chance.
+        if self._grammar is None or self._grammar.allows(token):
+            return token
+        candidates.fill(logits, self._grammar.possible(desk.first_bytes))
+        candidates.apply(self._grammar.handle)
+        candidates.apply(self._chain)
+        return candidates.selected

@@ -2,11 +2,13 @@
 
 A stream lives from its :class:`StartStream` to its last frame:
 
-    start ─► preparing ─► prefill ─► decode ─► checking ─► DONE (stop · length · cancelled)
-                 └───────────┴──────────┴────────────────► FAILED (refused · evicted · decode error)
+    start ─► preparing ─► (following ─►) prefill ─► decode ─► checking ─► DONE
+                 └─────────────┴────────────┴─────────┴──► FAILED
 
-Preparing (its prompt is rendered) and checking (its tool calls, against their schemas) are
-done aside; it has a slot in between.
+DONE: stopped by itself, at its limit, or cancelled. FAILED: refused, evicted, or an error of
+the engine. Preparing (its prompt is rendered) and checking (its tool calls, against their
+schemas) are done aside; it has a slot in between. While a prompt that begins alike is being
+decoded, a stream *follows* it: what they have in common is decoded once.
 
 Sans-IO: whoever owns the pipe hands commands in, calls :meth:`Streams.step` while
 :attr:`Streams.is_running`, and sends what :meth:`Streams.take_frames` gives. Every
@@ -21,7 +23,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from paddler.agent.slot_table import SharedSlotTable, SlotRow, SlotState
-from paddler.agent.worker.answer import Answer, Telling
+from paddler.agent.worker.answer import Telling
 from paddler.agent.worker.aside import RunAside, run_at_once
 from paddler.agent.worker.batch import (
     NO_TOKEN,
@@ -42,6 +44,7 @@ from paddler.agent.worker.engine import (
 from paddler.agent.worker.outbox import Outbox
 from paddler.agent.worker.prefix_cache import PrefixCache
 from paddler.agent.worker.prompts import Prompt, PromptMaker
+from paddler.agent.worker.stream import Stream, lead_for
 from paddler.errors import PaddlerError, RemoteProtocolError
 from paddler.messages.inference import GeneratedTokenResult, OversizedImage, TokenUsage
 from paddler.messages.link import (
@@ -80,47 +83,6 @@ class _Waiting(NamedTuple):
     cancelled: bytes
 
 
-class _Stream:
-    """One request in its slot."""
-
-    __slots__ = (
-        "answer",
-        "cached_prompt_tokens",
-        "max_tokens",
-        "prompt",
-        "prompt_tokens",
-        "sequence",
-        "stream_id",
-    )
-
-    def __init__(
-        self,
-        stream_id: int,
-        prompt: TokenizedPrompt,
-        sequence: BatchSequence,
-        answer: Answer,
-        max_tokens: int,
-    ) -> None:
-        self.stream_id = stream_id
-        self.prompt = prompt
-        self.sequence = sequence
-        self.max_tokens = max_tokens
-        self.prompt_tokens = len(prompt.tokens) - prompt.image_cells
-        self.cached_prompt_tokens = sequence.decoded
-        self.answer = answer
-
-    @property
-    def slot(self) -> int:
-        return self.sequence.slot
-
-    def usage(self) -> TokenUsage:
-        return self.answer.usage(
-            prompt_tokens=self.prompt_tokens,
-            cached_prompt_tokens=self.cached_prompt_tokens,
-            input_image_tokens=self.prompt.image_cells,
-        )
-
-
 class Streams:
     """All streams of one engine.
 
@@ -149,7 +111,7 @@ class Streams:
             most_beside_decode=engine.max_prefill_beside_decode, most_alone=engine.n_batch
         )
         self._waiting: dict[int, _Waiting] = {}  # for work aside, by stream
-        self._running: dict[int, _Stream] = {}  # by slot
+        self._running: dict[int, Stream] = {}  # by slot
         self._outbox = Outbox()
         self._steps = 0
         self._failed_steps = 0
@@ -199,6 +161,7 @@ class Streams:
         Raises :class:`EngineBroken` when batches keep failing.
         """
         self._steps += 1
+        self._end_following()
         self._decode_image()
         chunks = self._decode()
         sampling = [self._running[chunk.sequence.slot] for chunk in chunks if chunk.is_last]
@@ -219,7 +182,7 @@ class Streams:
 
     # --- one stream --------------------------------------------------------------------------
 
-    def _find(self, stream_id: int) -> _Stream | None:
+    def _find(self, stream_id: int) -> Stream | None:
         running = self._running.values()
         return next((stream for stream in running if stream.stream_id == stream_id), None)
 
@@ -305,8 +268,13 @@ class Streams:
         return GeneratedTokenResult(sampler_error=text)
 
     def _admit(self, command: StartStream, tokenized: TokenizedPrompt, prompt: Prompt) -> None:
-        slot, shared = self._cache.take(tokenized.tokens)
-        if not self._engine.keep(slot, shared):
+        # Cells that were decoded in batches of other sizes differ in their last bits, enough to
+        # turn a near tie: who gives a seed wants the same text again, the first time, too.
+        is_seeded = command.sampling.seed is not None
+        slot, shared, source = self._cache.take(
+            tokenized.tokens, running=self._held(), afresh=is_seeded
+        )
+        if not self._hold(slot, shared, source):
             shared = 0
         try:
             self._engine.open(slot, tokenized.text_tokens, command.sampling, prompt.grammar)
@@ -318,17 +286,50 @@ class Streams:
             self._refuse(command.stream_id, refusal, FRAME_REFUSED)
             return
         is_scored = command.sampling.top_logprobs is not None
-        stream = _Stream(
+        stream = Stream(
             command.stream_id,
             tokenized,
             BatchSequence(slot, list(tokenized.tokens), cached=shared, images=tokenized.images),
             self._prompts.begin_answer(prompt, delivery=command.delivery, is_scored=is_scored),
             prompt.max_tokens,
+            context_is_limit=command.delivery.context_is_limit,
         )
+        if self._engine.keeps_parts and not is_seeded:
+            stream.lead = lead_for(stream, self._running.values())
         self._running[slot] = stream
         self._write_row(stream)
 
-    def _on_token(self, stream: _Stream, token: int) -> None:
+    def _held(self) -> dict[int, list[int]]:
+        """What slots in use hold for others."""
+        return {slot: stream.sequence.reusable for slot, stream in self._running.items()}
+
+    def _hold(self, slot: int, length: int, source: int) -> bool:
+        """Have a slot hold the first ``length`` cells of ``source``, which may be itself."""
+        if source == slot:
+            return self._engine.keep(slot, length)
+        return self._engine.share(source, slot, length)
+
+    # --- common beginnings -------------------------------------------------------------------
+
+    def _end_following(self) -> None:
+        """Let streams go on whose common beginning is decoded, or will not be."""
+        for stream in self._running.values():
+            lead = stream.lead
+            if lead is None:
+                continue
+            leader = lead.stream.sequence
+            is_running = self._running.get(leader.slot) is lead.stream
+            if is_running and leader.decoded < lead.tokens:
+                continue
+            stream.lead = None
+            sequence = stream.sequence
+            # Whoever has it by now: the leader may have ended, and another may have its slot.
+            source, shared = self._cache.find(sequence.shareable, running=self._held())
+            if shared > sequence.decoded:
+                sequence.adopt(shared if self._hold(sequence.slot, shared, source) else 0)
+                stream.cached_prompt_tokens = sequence.decoded
+
+    def _on_token(self, stream: Stream, token: int) -> None:
         answer = stream.answer
         stream.sequence.append(token)
         is_end = self._engine.is_end(token)
@@ -344,7 +345,7 @@ class Streams:
             self._finish(stream, "length")
         elif stream.sequence.position >= self._engine.context_size:
             # One that remembers by a state fills no cells: it would go on for ever.
-            self._fail(stream, EVICTED)
+            self._evict(stream)
 
     def _score(self, slot: int) -> TokenScore | None:
         """How likely the token drawn last was, and which others might have been, if asked for."""
@@ -360,11 +361,11 @@ class Streams:
         piece = self._engine.piece(token)
         return ScoredToken(piece.decode("utf-8", "replace"), list(piece), logprob)
 
-    def _tell(self, stream: _Stream, tellings: list[Telling]) -> None:
+    def _tell(self, stream: Stream, tellings: list[Telling]) -> None:
         for kind, payload in tellings:
             self._outbox.add(stream.stream_id, kind, payload)
 
-    def _finish(self, stream: _Stream, reason: str) -> None:
+    def _finish(self, stream: Stream, reason: str) -> None:
         answer = stream.answer
         self._tell(stream, answer.stop() if reason == "cancelled" else answer.finish())
         finished = msgspec.json.encode(Finished(usage=stream.usage(), reason=reason))
@@ -380,18 +381,29 @@ class Streams:
             lambda wrong: self._on_checked(stream, finished, wrong),
         )
 
-    def _on_checked(self, stream: _Stream, finished: bytes, wrong: Sequence[str]) -> None:
+    def _on_checked(self, stream: Stream, finished: bytes, wrong: Sequence[str]) -> None:
         self._tell(stream, [stream.answer.conclude(wrong)])
         self._outbox.finish(stream.stream_id, FrameKind.DONE, finished)
 
-    def _fail(self, stream: _Stream, text: str) -> None:
+    def _evict(self, stream: Stream) -> None:
+        """End a stream for which the context has no room."""
+        if not (stream.context_is_limit and stream.answer.tokens):
+            self._fail(stream, EVICTED)
+            return
+        self._drop_cells(stream)
+        self._finish(stream, "length")
+
+    def _fail(self, stream: Stream, text: str) -> None:
         """End a stream with an error; what its cells hold is not relied on any more."""
         self._refuse_sampler(stream.stream_id, text)
-        self._engine.keep(stream.slot, 0)
-        stream.sequence.decoded = 0
+        self._drop_cells(stream)
         self._leave(stream)
 
-    def _leave(self, stream: _Stream) -> None:
+    def _drop_cells(self, stream: Stream) -> None:
+        self._engine.keep(stream.slot, 0)
+        stream.sequence.decoded = 0
+
+    def _leave(self, stream: Stream) -> None:
         """Free the slot; its cells stay for a prompt that begins alike."""
         del self._running[stream.slot]
         sequence = stream.sequence
@@ -456,7 +468,7 @@ class Streams:
 
     def _plan(self) -> list[Chunk]:
         return plan_step(
-            (stream.sequence for stream in self._running.values()),
+            (stream.sequence for stream in self._running.values() if stream.lead is None),
             n_batch=self._engine.n_batch,
             max_prefill_beside_decode=self._pace.beside_decode,
             max_prefill_alone=self._pace.alone,
@@ -478,9 +490,9 @@ class Streams:
             self._engine.context_size,
             longest.sequence.decoded,
         )
-        self._fail(longest, EVICTED)
+        self._evict(longest)
 
-    def _fail_batch(self, streams: list[_Stream], outcome: DecodeOutcome) -> None:
+    def _fail_batch(self, streams: list[Stream], outcome: DecodeOutcome) -> None:
         self._failed_steps += 1
         _log.error("llama_decode returned %d (%s)", outcome, outcome.name)
         if self._failed_steps >= MAX_FAILED_STEPS:
@@ -496,7 +508,7 @@ class Streams:
 
     # --- slot table --------------------------------------------------------------------------
 
-    def _write_row(self, stream: _Stream) -> None:
+    def _write_row(self, stream: Stream) -> None:
         state = _ROW_STATES[stream.sequence.phase]
         row = SlotRow(state, stream.stream_id, stream.answer.tokens, self._clock())
         self._table.write(stream.slot, row)

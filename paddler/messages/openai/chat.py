@@ -140,6 +140,9 @@ class ChatCompletionRequest(Struct, frozen=True, kw_only=True):
     reasoning_effort: str | None = None
     include_reasoning: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    # Known, and refused: what came before tools.
+    functions: Any = None
+    function_call: Any = None
 
 
 # --- answer ------------------------------------------------------------------------------------

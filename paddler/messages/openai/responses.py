@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from paddler.messages.openai.common import ModelName
+from paddler.messages.openai.common import ModelName, TokenLogprob
 
 # --- request -----------------------------------------------------------------------------------
 
@@ -57,6 +57,8 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     temperature: float | None = None
     top_p: float | None = None
     metadata: dict[str, str] | None = None
+    include: list[str] | None = None
+    top_logprobs: int | None = None
     # Known, and refused: nothing is kept here.
     previous_response_id: str | None = None
     conversation: Any = None
@@ -130,7 +132,22 @@ class OutputText(Struct, frozen=True, kw_only=True, tag_field="type", tag="outpu
 
     text: str
     annotations: tuple[()] = ()
-    logprobs: tuple[()] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class EventTopLogprob(Struct, frozen=True):
+    """Part of :class:`EventLogprob`."""
+
+    token: str
+    logprob: float
+
+
+class EventLogprob(Struct, frozen=True):
+    """A token that was drawn, as the events of text tell it."""
+
+    token: str
+    logprob: float
+    top_logprobs: list[EventTopLogprob]
 
 
 class MessageOutput(Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):

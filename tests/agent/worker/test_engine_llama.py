@@ -237,6 +237,44 @@ def test_reused_prefix_says_the_same_as_a_fresh_prompt(engine: LlamaEngine) -> N
     assert sequence.tokens[len(prompt) :] == fresh
 
 
+def test_shared_prefix_says_the_same_as_a_fresh_prompt_and_is_the_others_still(
+    engine: LlamaEngine,
+) -> None:
+    prompt = engine.tokenize("a common beginning, then this", limit=10**6)
+    text = engine.tokenize("a common beginning, then something else", limit=10**6)
+    fresh, expected = generate(engine, 0, prompt, GREEDY), generate(engine, 0, text, GREEDY)
+    engine.keep(0, 0)
+    other = BatchSequence(1, list(text))
+    decode_all(engine, other)
+    shared = len(engine.tokenize("a common beginning, then ", limit=10**6))
+    assert engine.share(1, 0, shared)
+    sequence = BatchSequence(0, list(prompt), cached=shared)
+    for slot, tokens in ((0, prompt), (1, text)):
+        engine.open(slot, tokens, GREEDY, None)
+    other.append(*engine.sample([1]))
+    for _ in range(8):
+        decode_all(engine, sequence, other)
+        for one, token in zip((sequence, other), engine.sample([0, 1]), strict=True):
+            one.append(token)
+    assert sequence.tokens[len(prompt) :] == fresh
+    assert other.tokens[len(text) :][:8] == expected
+
+
+def test_shared_cells_are_free_when_nobody_has_them_any_more(engine: LlamaEngine) -> None:
+    common = [BOS] * 150
+    decode_all(engine, BatchSequence(0, list(common)))
+    assert engine.share(0, 1, 150)
+    assert engine.share(0, 2, 150)
+    longer = BatchSequence(1, [*common, *[BOS] * 50], cached=150)
+    assert decode_all(engine, longer) == [DecodeOutcome.DECODED]  # 200 of 256
+    wanting = BatchSequence(0, [BOS] * 110)
+    for slot in (0, 1):
+        engine.keep(slot, 0)
+        assert decode_all(engine, wanting) == [DecodeOutcome.NO_KV_ROOM]
+    engine.keep(2, 0)
+    assert decode_all(engine, wanting) == [DecodeOutcome.DECODED]
+
+
 def test_same_seed_says_the_same_and_others_do_not(engine: LlamaEngine) -> None:
     prompt = engine.tokenize("seed", limit=10**6)
     said = [

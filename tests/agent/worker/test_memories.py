@@ -106,6 +106,23 @@ def test_streams_at_once_say_what_they_say_alone(model: Remembering) -> None:
     assert [answers[1].text, answers[2].text] == alone
 
 
+def test_prompts_that_begin_alike_say_what_they_say_alone(model: Remembering) -> None:
+    common = "A preamble that is common to all of them and longer than any window is: "
+    prompts = [common + "one", common + "two"]
+    alone = []
+    for prompt in prompts:
+        model.ask("something else that begins otherwise")
+        model.ask("and one more for the other slot")
+        alone.append(model.ask(prompt, 20))
+    model.ask("something else that begins otherwise")
+    model.ask("and one more for the other slot")
+    model.process.parent.send(*(start(at, prompt, 20) for at, prompt in enumerate(prompts, 1)))
+    together = model.process.parent.answers(1, 2)
+    assert [together[1].text, together[2].text] == [answer.text for answer in alone]
+    cached = max(together[at].usage.cached_prompt_tokens for at in (1, 2))
+    assert cached >= shared(model, len(common))
+
+
 def test_cancelled_stream_leaves_its_slot_clean(model: Remembering) -> None:
     expected = model.ask("after", 12).text
     model.process.parent.send(start(1, "cut off", 200), start(2, "goes on", 30))

@@ -11,6 +11,8 @@ from paddler.agent.worker.prefix_cache import PrefixCache, Taken, common_prefix
         ([1, 2, 3], [1, 9, 3], 9, 1),
         ([1, 2, 3], [1, 2, 3], 2, 2),
         ([1], [1], 0, 0),
+        ([1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 9, 7], 9, 5),
+        ([9, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7], 9, 0),
     ],
 )
 def test_common_prefix_ends_where_tokens_differ(
@@ -29,21 +31,64 @@ def cache_holding(*held: list[int]) -> PrefixCache:
 
 
 def test_prompt_takes_the_slot_with_the_longest_common_prefix() -> None:
-    assert cache_holding([1, 2], [1, 2, 3, 9], [7]).take([1, 2, 3, 4]) == Taken(1, 3)
+    assert cache_holding([1, 2], [1, 2, 3, 9], [7]).take([1, 2, 3, 4]) == Taken(1, 3, 1)
 
 
 def test_last_prompt_token_is_always_decoded_again() -> None:
-    assert cache_holding([1, 2, 3]).take([1, 2, 3]) == Taken(0, 2)
+    assert cache_holding([1, 2, 3]).take([1, 2, 3]) == Taken(0, 2, 0)
 
 
 def test_prompt_without_a_prefix_prefers_a_slot_that_holds_nothing() -> None:
-    assert cache_holding([1, 2], [], [3]).take([9]) == Taken(1, 0)
+    assert cache_holding([1, 2], [], [3]).take([9]) == Taken(1, 0, 1)
 
 
 def test_prompt_without_a_prefix_takes_the_slot_unused_for_longest() -> None:
     cache = cache_holding([1, 2], [3], [4])
     cache.give_back(cache.take([1, 2, 5]).slot, [1, 2, 5])
-    assert cache.take([9]) == Taken(1, 0)
+    assert cache.take([9]) == Taken(1, 0, 1)
+
+
+def test_prompt_that_starts_afresh_shares_nothing_and_spares_what_is_held() -> None:
+    cache = cache_holding([1, 2, 3], [], [4])
+    assert cache.take([1, 2, 3, 4], afresh=True) == Taken(1, 0, 1)
+    assert cache.take([1, 2, 3, 4]) == Taken(0, 3, 0)
+    assert cache.take([4, 5], afresh=True) == Taken(2, 0, 2)
+
+
+LONG = [*range(100, 200)]
+
+
+def test_another_conversation_is_kept_where_an_empty_slot_can_share_its_beginning() -> None:
+    cache = cache_holding([1, 2, *LONG], [])
+    assert cache.take([1, 2, 3]) == Taken(1, 2, 0)
+    assert cache.take([1, 2, *LONG, 3]) == Taken(0, 102, 0)
+
+
+def test_next_turn_of_a_conversation_takes_its_slot_over() -> None:
+    assert cache_holding([1, 2, 3, 4, 5], []).take([1, 2, 3, 4, 6, 7]) == Taken(0, 4, 0)
+
+
+def test_another_conversation_gives_way_where_no_slot_is_empty() -> None:
+    assert cache_holding([1, 2, *LONG], [7]).take([1, 2, 3]) == Taken(0, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("held", "taken"),
+    [
+        ([[7], []], Taken(1, 3, 5)),  # an empty slot
+        ([[7], [8]], Taken(0, 3, 5)),  # the one unused for longest
+        ([[1, 2], [7]], Taken(0, 3, 5)),
+        ([[7], [1, 2, 3]], Taken(1, 3, 1)),  # a free one has as much
+    ],
+)
+def test_a_slot_in_use_shares_what_it_holds(held: list[list[int]], taken: Taken) -> None:
+    running = {4: [1, 2], 5: [1, 2, 3, 4]}
+    assert cache_holding(*held).take([1, 2, 3, 9], running=running) == taken
+
+
+def test_a_slot_in_use_shares_nothing_where_no_part_can_be_kept() -> None:
+    cache = PrefixCache(1, keeps_parts=False)
+    assert cache.take([1, 2, 3], running={4: [1, 2]}) == Taken(0, 0, 0)
 
 
 def test_all_slots_taken_leaves_none_free() -> None:
@@ -68,10 +113,10 @@ def test_slots_in_use_are_never_forgotten() -> None:
 @pytest.mark.parametrize(
     ("prompt", "taken"),
     [
-        ([1, 2, 9, 9], Taken(0, 2)),
-        ([1, 2, 3, 4, 9], Taken(1, 4)),
-        ([1, 2, 3, 4], Taken(0, 2)),
-        ([1, 9], Taken(2, 0)),
+        ([1, 2, 9, 9], Taken(0, 2, 0)),
+        ([1, 2, 3, 4, 9], Taken(1, 4, 1)),
+        ([1, 2, 3, 4], Taken(0, 2, 0)),
+        ([1, 9], Taken(2, 0, 2)),
     ],
 )
 def test_part_of_a_slot_counts_for_nothing_where_none_can_be_kept(

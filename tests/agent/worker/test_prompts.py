@@ -210,7 +210,7 @@ def test_tools_that_may_be_called_need_no_grammar() -> None:
     prompt = made(asked())
     assert isinstance(prompt, Prompt)
     assert prompt.grammar is None
-    assert not prompt.forces_calls
+    assert not prompt.rules_calls
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_calls_that_must_be_right_obey_a_grammar(changes: dict[str, Any], names:
     assert isinstance(prompt, Prompt)
     assert prompt.grammar is not None
     assert {name for name in ("find", "grasp") if name in prompt.grammar.text} == names
-    assert prompt.forces_calls
+    assert prompt.rules_calls
     # They are calls, so JSON in the answer may be one.
     assert not prompt.is_constrained
 
@@ -241,6 +241,24 @@ def test_a_schema_without_a_grammar_is_refused_only_where_a_call_must_be_made() 
     loose = made(asked(tools=[chat.Tool(chat.Function("f", "", BAD, strict=True))]))
     assert isinstance(loose, Prompt)
     assert loose.grammar is None
+
+
+def test_an_answer_may_call_or_obey_its_grammar() -> None:
+    tool = chat.Tool(chat.Function("find", "", {"type": "object"}))
+    prompt = made(asked(tools=[tool], grammar=GRAMMAR, grammar_after_reasoning=True))
+    assert isinstance(prompt, Prompt)
+    assert prompt.grammar is not None
+    assert "find" in prompt.grammar.text
+    assert prompt.rules_calls
+    assert not prompt.is_constrained  # JSON in the answer may be a call.
+
+
+def test_tools_that_cannot_be_written_leave_the_grammar_to_rule() -> None:
+    tools = [chat.Tool(chat.Function("f", "", BAD))]
+    prompt = made(asked(tools=tools, grammar=GRAMMAR, grammar_after_reasoning=True))
+    assert isinstance(prompt, Prompt)
+    assert prompt.grammar is not None
+    assert prompt.is_constrained
 
 
 def test_a_grammar_may_rule_what_follows_the_reasoning() -> None:

@@ -32,6 +32,7 @@ from paddler.messages.link import (
     Delivery,
     FrameKind,
     RawPromptJob,
+    Sampling,
     StartStream,
     StopStream,
     TextJob,
@@ -92,9 +93,24 @@ class Harness:
         else:
             take(work())
 
-    def start(self, stream_id: int, prompt: str, *, max_tokens: int = 100) -> None:
+    def start(
+        self,
+        stream_id: int,
+        prompt: str,
+        *,
+        max_tokens: int = 100,
+        seed: int | None = None,
+        delivery: Delivery | None = None,
+    ) -> None:
         request = ContinueFromRawPrompt(raw_prompt=prompt, max_tokens=max_tokens)
-        self.streams.start(StartStream(stream_id=stream_id, job=RawPromptJob(request)))
+        self.streams.start(
+            StartStream(
+                stream_id=stream_id,
+                job=RawPromptJob(request),
+                sampling=Sampling(seed=seed),
+                delivery=delivery or Delivery(),
+            )
+        )
 
     def show(self, stream_id: int, *parts: str, max_tokens: int = 100) -> None:
         """Start a conversation of one message; a part ``data:…`` is an image."""
@@ -311,6 +327,27 @@ def test_full_context_ends_the_longest_stream_and_others_go_on(harness: Harness)
     assert harness.engine.cells[1] == 0
 
 
+@engine(context_size=60, answers={"long prompt": b"x" * 100, "short": b"y" * 30})
+def test_full_context_is_a_limit_for_who_wants_that(harness: Harness) -> None:
+    harness.start(1, "short")
+    harness.start(2, "long prompt", delivery=Delivery(context_is_limit=True))
+    harness.finish()
+    answer = harness.answer(2)
+    assert answer.reason == "length"
+    assert answer.text == "x" * answer.usage.completion_tokens
+    assert (harness.answer(1).text, harness.answer(1).reason) == ("y" * 30, "stop")
+    assert harness.engine.cells[1] == 0
+
+
+@engine(context_size=20, n_batch=8, answers={"x": b"x" * 9})
+def test_a_prompt_that_finds_the_context_full_is_no_answer_at_its_limit(harness: Harness) -> None:
+    harness.start(1, "x")
+    harness.start(2, "y" * 20, delivery=Delivery(context_is_limit=True))
+    harness.finish()
+    assert harness.answer(1).text == "x" * 9
+    assert harness.answer(2).error == {"SamplerError": EVICTED}
+
+
 @engine(context_size=40, answers={"a": b"x" * 100})
 def test_lone_stream_that_outgrows_the_context_is_evicted(harness: Harness) -> None:
     harness.start(1, "a")
@@ -349,6 +386,95 @@ def test_repeated_prompt_decodes_its_last_token_again(harness: Harness) -> None:
         harness.finish()
     assert harness.answer(2).usage.cached_prompt_tokens == 3
     assert harness.answer(2).text == "same"
+
+
+PREAMBLE = "You are a helpful assistant, and short. "  # 40 tokens
+COMMON = engine(context_size=2000)
+
+
+@COMMON
+def test_a_running_answer_shares_its_prompt(harness: Harness) -> None:
+    harness.start(1, PREAMBLE + "a")
+    harness.step()
+    harness.start(2, PREAMBLE + "bc")
+    harness.finish()
+    assert harness.answer(2).usage.cached_prompt_tokens == 40
+    assert harness.answer(2).text == PREAMBLE + "bc"
+    assert harness.answer(1).text == PREAMBLE + "a"
+
+
+@engine(context_size=2000, n_batch=16)
+def test_prompts_that_come_at_once_decode_their_common_beginning_once(harness: Harness) -> None:
+    for stream_id in range(1, 5):
+        harness.start(stream_id, f"{PREAMBLE}{stream_id}")
+    harness.finish()
+    for stream_id in range(1, 5):
+        assert harness.answer(stream_id).text == f"{PREAMBLE}{stream_id}"
+    cached = [harness.answer(stream_id).usage.cached_prompt_tokens for stream_id in range(1, 5)]
+    assert cached == [0, 40, 40, 40]
+    prefill = [tokens for batch in harness.engine.batches for _, tokens in batch if tokens > 1]
+    assert sum(prefill) == 41
+
+
+@engine(context_size=2000, n_batch=16)
+@pytest.mark.parametrize("reason", ["ended", "cancelled"])
+def test_a_prompt_goes_on_alone_when_the_one_it_follows_is_gone(
+    harness: Harness, reason: str
+) -> None:
+    harness.start(1, PREAMBLE + "a", max_tokens=1)
+    harness.start(2, PREAMBLE + "b")
+    harness.step()
+    if reason == "cancelled":
+        harness.streams.stop(StopStream(1))
+    harness.finish()
+    assert harness.answer(1).reason == {"ended": "length"}.get(reason, reason)
+    assert harness.answer(2).text == PREAMBLE + "b"
+    cached = harness.answer(2).usage.cached_prompt_tokens
+    assert cached == {"ended": 40, "cancelled": 16}[reason]
+
+
+@engine(context_size=2000, n_batch=16)
+def test_a_prompt_that_follows_can_be_cancelled(harness: Harness) -> None:
+    harness.start(1, PREAMBLE + "a")
+    harness.start(2, PREAMBLE + "b")
+    harness.step()
+    harness.streams.stop(StopStream(2))
+    harness.finish()
+    assert harness.answer(2).reason == "cancelled"
+    assert harness.answer(1).text == PREAMBLE + "a"
+
+
+@engine(context_size=2000, n_batch=16, can_keep_part=False)
+def test_prompts_of_a_model_without_parts_share_nothing(harness: Harness) -> None:
+    for stream_id in (1, 2):
+        harness.start(stream_id, f"{PREAMBLE}{stream_id}")
+    harness.finish()
+    assert [harness.answer(one).usage.cached_prompt_tokens for one in (1, 2)] == [0, 0]
+
+
+@engine(context_size=60, slots=3)
+def test_shared_cells_count_once(harness: Harness) -> None:
+    for stream_id in (1, 2, 3):
+        harness.start(stream_id, PREAMBLE + str(stream_id), max_tokens=5)
+    harness.finish()
+    assert [harness.answer(one).reason for one in (1, 2, 3)] == ["length"] * 3
+
+
+def test_seeded_prompts_follow_nobody(harness: Harness) -> None:
+    for stream_id in (1, 2):
+        harness.start(stream_id, PREAMBLE + str(stream_id), seed=3)
+    harness.finish()
+    assert [harness.answer(one).usage.cached_prompt_tokens for one in (1, 2)] == [0, 0]
+
+
+def test_seeded_prompt_is_decoded_from_its_beginning_each_time(harness: Harness) -> None:
+    for stream_id in (1, 2):
+        harness.start(stream_id, "same", seed=7)
+        harness.finish()
+        assert harness.answer(stream_id).usage.cached_prompt_tokens == 0
+    harness.start(3, "same")  # What it left is of use to others.
+    harness.finish()
+    assert harness.answer(3).usage.cached_prompt_tokens == 3
 
 
 @engine(can_keep_part=False)

@@ -101,6 +101,34 @@ def forced_calls(
     )
 
 
+def calls_or_content(
+    form: ModelFormat,
+    tools: Sequence[ToolLike],
+    content: Gbnf,
+    *,
+    may_repeat: bool,
+    starts_in_reasoning: bool,
+    thinks: bool,
+) -> Gbnf:
+    """A grammar for answers that either call these tools or obey the given grammar.
+
+    They may reason before. Raises :class:`SchemaNotSupported`, which names the tool.
+    """
+    rules = Rules(avoiding=content.text)
+    turn = turn_of(form, rules)
+    functions = [tool.function for tool in tools]
+    calls = _Calls(form, turn, rules, functions, may_repeat=may_repeat, loose=())
+    said = f"{turn.content_opening} {content.root}".lstrip()
+    root = turn.led_to(
+        f"({calls.expression()} | {said})",
+        starts_in_reasoning=starts_in_reasoning,
+        thinks=thinks,
+        shortcuts=calls.shortcuts(),
+    )
+    added = rules.grammar(root)
+    return Gbnf(f"{added.text}{content.text}", root)
+
+
 def behind_reasoning(
     form: ModelFormat, grammar: Gbnf, *, starts_in_reasoning: bool, thinks: bool
 ) -> Gbnf:

@@ -1,14 +1,17 @@
-"""What the answers of chat and text completions have in common."""
+"""What the answers of the endpoints have in common."""
 
 import msgspec
 
 from paddler.balancer.link import Concluded
 from paddler.balancer.services.openai.errors import Places, Problem, problem_of
 from paddler.messages.inference import Failure, TokenUsage
+from paddler.messages.link import TokenScore
 from paddler.messages.openai.common import (
     CompletionTokensDetails,
     CompletionUsage,
     PromptTokensDetails,
+    TokenLogprob,
+    TopLogprob,
 )
 from paddler.net.connection import Exchange
 from paddler.net.http import Response
@@ -75,4 +78,15 @@ def usage_of(usage: TokenUsage) -> CompletionUsage:
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
         prompt_tokens_details=PromptTokensDetails(usage.cached_prompt_tokens),
         completion_tokens_details=CompletionTokensDetails(usage.reasoning_tokens),
+    )
+
+
+def logprob_of(score: TokenScore) -> TokenLogprob:
+    """A token's log probability, and those of its alternatives."""
+    token = score.token
+    return TokenLogprob(
+        token=token.text,
+        bytes=token.bytes,
+        logprob=token.logprob,
+        top_logprobs=[TopLogprob(one.text, one.bytes, one.logprob) for one in score.likeliest],
     )

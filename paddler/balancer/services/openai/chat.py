@@ -14,6 +14,7 @@ from paddler.balancer.services.openai.answers import (
     AnswerHead,
     EventStream,
     around_mark,
+    logprob_of,
     usage_of,
 )
 from paddler.balancer.services.openai.chat_request import AgentRequest, agent_request
@@ -28,12 +29,10 @@ from paddler.messages.link import (
     CallDelta,
     Finished,
     FrameKind,
-    TokenScore,
     decode_call_delta,
     decode_scored_text,
 )
 from paddler.messages.openai import chat as api
-from paddler.messages.openai.common import TokenLogprob, TopLogprob
 from paddler.net.connection import Exchange
 from paddler.net.http import Response, json
 from paddler.proto import sse
@@ -271,17 +270,6 @@ def call_delta(delta: CallDelta, call: GatheredCall) -> api.ToolCallDelta:
         id=call.id,
         type="function",
         function=api.FunctionDelta(name=delta.name, arguments=delta.arguments),
-    )
-
-
-def logprob_of(score: TokenScore) -> TokenLogprob:
-    """A token's log probability, and those of its alternatives."""
-    token = score.token
-    return TokenLogprob(
-        token=token.text,
-        bytes=token.bytes,
-        logprob=token.logprob,
-        top_logprobs=[TopLogprob(one.text, one.bytes, one.logprob) for one in score.likeliest],
     )
 
 

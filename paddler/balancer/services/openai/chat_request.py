@@ -44,7 +44,10 @@ class AgentRequest(msgspec.Struct, frozen=True):
 
 
 def agent_request(request: api.ChatCompletionRequest) -> AgentRequest:
-    """The request in our own form; :class:`ParameterError` where it contradicts itself."""
+    """The request in our own form; :class:`ParameterError` where it cannot be served."""
+    for name, successor in (("functions", "tools"), ("function_call", "tool_choice")):
+        if getattr(request, name):
+            raise ParameterError(name, f"{name} is not supported: send {successor} instead")
     offer = offer_of(tool_choice_of(request.tool_choice), tools_of(request.tools or []))
     grammar = grammar_of(request.response_format)
     if offer.must_call and grammar is not None:
@@ -85,6 +88,7 @@ def agent_request(request: api.ChatCompletionRequest) -> AgentRequest:
             call_deltas=bool(offer.tools),
             max_calls=None if is_parallel else 1,
             limits_calls=True,
+            context_is_limit=True,
         ),
     )
 

@@ -113,7 +113,7 @@ def plan_of(request: api.CompletionRequest) -> Plan:
         prompts,
         jobs,
         sampling_of(request, top_logprobs=request.logprobs),
-        Delivery(stop=stop_texts(request.stop)),
+        Delivery(stop=stop_texts(request.stop), context_is_limit=True),
         bool(request.echo),
     )
 

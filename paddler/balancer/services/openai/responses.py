@@ -10,6 +10,7 @@ import msgspec
 from paddler._fastpath import FRAMING_RAW, Sink
 from paddler.balancer.link import Agent, Completed
 from paddler.balancer.relay import Dispatcher, Outcome
+from paddler.balancer.services.openai.answers import logprob_of
 from paddler.balancer.services.openai.errors import Places, Problem, problem_in, problem_of
 from paddler.balancer.services.openai.gathering import (
     CONTENT_TAG,
@@ -24,7 +25,13 @@ from paddler.balancer.services.openai.tool_choice import AllowedChoice, NamedCho
 from paddler.balancer.services.outlet import StreamingOutlet
 from paddler.ids import new_id
 from paddler.messages.inference import TokenUsage
-from paddler.messages.link import Finished, FrameKind, decode_call_delta
+from paddler.messages.link import (
+    Finished,
+    FrameKind,
+    TokenScore,
+    decode_call_delta,
+    decode_scored_text,
+)
 from paddler.messages.openai import responses as api
 from paddler.net.connection import Exchange
 from paddler.net.http import Response, json
@@ -150,9 +157,28 @@ def reasoning_item(index: int, text: str) -> api.ReasoningOutput:
     )
 
 
-def message_item(index: int, text: str, status: api.ItemStatus) -> api.MessageOutput:
+def message_item(
+    index: int, text: str, status: api.ItemStatus, scores: Sequence[TokenScore]
+) -> api.MessageOutput:
     """What the model said, at its place in the output."""
-    return api.MessageOutput(id=f"msg_{index}", status=status, content=(api.OutputText(text=text),))
+    return api.MessageOutput(id=f"msg_{index}", status=status, content=(text_part(text, scores),))
+
+
+def text_part(text: str, scores: Sequence[TokenScore]) -> api.OutputText:
+    """Text within a message; ``scores`` are of its tokens, if they were asked for."""
+    return api.OutputText(text=text, logprobs=tuple(logprob_of(score) for score in scores))
+
+
+def event_logprobs(scores: Sequence[TokenScore]) -> list[api.EventLogprob]:
+    """Log probabilities as the events of text tell them."""
+    return [
+        api.EventLogprob(
+            score.token.text,
+            score.token.logprob,
+            [api.EventTopLogprob(one.text, one.logprob) for one in score.likeliest],
+        )
+        for score in scores
+    ]
 
 
 def call_item(index: int, call: GatheredCall, status: api.ItemStatus) -> api.FunctionCallOutput:
@@ -181,7 +207,7 @@ def whole_response(snapshot: api.Response, gathered: GatheredChoice, outcome: Ou
         output.append(reasoning_item(len(output), reasoning))
     content = gathered.content
     if content.strip() or not gathered.calls:
-        output.append(message_item(len(output), content, status))
+        output.append(message_item(len(output), content, status, gathered.scores))
     for call in gathered.calls:
         output.append(call_item(len(output), call, status))
     return json(200, encode(completed(snapshot, output, outcome.finished)))
@@ -193,7 +219,7 @@ def whole_response(snapshot: api.Response, gathered: GatheredChoice, outcome: Ou
 class OpenItem:
     """The output item that is being told: ``tag`` says what its text is."""
 
-    __slots__ = ("call", "index", "item_id", "pieces", "tag")
+    __slots__ = ("call", "index", "item_id", "pieces", "scores", "tag")
 
     def __init__(self, index: int, tag: bytes, call: GatheredCall | None = None) -> None:
         self.index = index
@@ -201,6 +227,7 @@ class OpenItem:
         self.call = call
         self.item_id = f"{_ID_PREFIXES[tag]}_{index}"
         self.pieces: list[bytes] = []  # JSON string contents
+        self.scores: list[TokenScore] = []
 
     @property
     def text(self) -> str:
@@ -228,6 +255,7 @@ class EventOutlet(StreamingOutlet):
         self._output: list[api.OutputItem] = []
         self._item: OpenItem | None = None
         self._held = b""
+        self._held_scores: list[TokenScore] = []
         self._calls = Calls()
         self._problem: Problem | None = None
 
@@ -237,7 +265,7 @@ class EventOutlet(StreamingOutlet):
         return self._make_sink(stream_id, TAGS, b"", now)
 
     def on_result(self, kind: FrameKind, payload: bytes, agent: Agent) -> None:
-        """Tell calls; remember the first failure that does not end the answer."""
+        """Tell calls and scored text; remember the first failure that does not end the answer."""
         if kind is FrameKind.CALL:
             delta = decode_call_delta(payload)
             call = self._calls.take(delta)
@@ -252,6 +280,10 @@ class EventOutlet(StreamingOutlet):
                     output_index=self._item.index,
                     delta=delta.arguments,
                 )
+        elif kind is FrameKind.SCORED:
+            scored = decode_scored_text(payload)
+            text = encode(scored.text)[1:-1]
+            self._write_text(CONTENT_TAG + text, scored.scores)
         elif kind is FrameKind.RESULT:
             self._problem = self._problem or problem_in(payload)
 
@@ -276,7 +308,7 @@ class EventOutlet(StreamingOutlet):
 
     # --- text --------------------------------------------------------------------------------
 
-    def _write_text(self, tagged: bytes) -> None:
+    def _write_text(self, tagged: bytes, scores: Sequence[TokenScore] = ()) -> None:
         """Tell a piece of text, JSON string contents behind its tag. Called for every token."""
         tag, text = tagged[:1], tagged[1:]
         if tag not in _ID_PREFIXES:
@@ -285,19 +317,25 @@ class EventOutlet(StreamingOutlet):
         if item is None or item.tag != tag:
             if tag == CONTENT_TAG and _WHITE_SPACE.fullmatch(text):
                 self._held += text
+                self._held_scores += scores
                 return
             item = self._open_text(tag)
-        self._write_piece(item, text)
+        self._write_piece(item, text, scores)
 
     def _open_text(self, tag: bytes) -> OpenItem:
         self._close_item("completed")
         return self._open_item(tag)
 
-    def _write_piece(self, item: OpenItem, text: bytes) -> None:
+    def _write_piece(self, item: OpenItem, text: bytes, scores: Sequence[TokenScore] = ()) -> None:
         is_content = item.tag == CONTENT_TAG
         if is_content and self._held:
             text, self._held = self._held + text, b""
+            scores, self._held_scores = [*self._held_scores, *scores], []
         item.pieces.append(text)
+        item.scores += scores
+        logprobs = b',"logprobs":[]' if is_content else b""
+        if scores:
+            logprobs = b',"logprobs":%b' % encode(event_logprobs(scores))
         name = b"response.output_text.delta" if is_content else b"response.reasoning_text.delta"
         self._exchange.write(
             b'event: %b\ndata: {"type":"%b","sequence_number":%d,"item_id":"%b",'
@@ -309,7 +347,7 @@ class EventOutlet(StreamingOutlet):
                 item.item_id.encode(),
                 item.index,
                 text,
-                b',"logprobs":[]' if is_content else b"",
+                logprobs,
             )
         )
 
@@ -361,19 +399,19 @@ class EventOutlet(StreamingOutlet):
             whole = reasoning_item(item.index, item.text)
             self._event("response.reasoning_text.done", **place, content_index=0, text=item.text)
         else:
-            whole = message_item(item.index, item.text, status)
+            whole = message_item(item.index, item.text, status, item.scores)
             self._event(
                 "response.output_text.done",
                 **place,
                 content_index=0,
                 text=item.text,
-                logprobs=[],
+                logprobs=event_logprobs(item.scores),
             )
             self._event(
                 "response.content_part.done",
                 **place,
                 content_index=0,
-                part=api.OutputText(text=item.text),
+                part=text_part(item.text, item.scores),
             )
         self._output.append(whole)
         self._event("response.output_item.done", output_index=item.index, item=whole)

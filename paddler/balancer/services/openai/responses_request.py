@@ -36,6 +36,7 @@ from paddler.messages.openai import responses as api
 T = TypeVar("T")
 
 ANY_OBJECT: Final = JsonSchemaGrammar('{"type":"object"}')
+SCORES: Final = "message.output_text.logprobs"
 ROLES: Final = {"developer": "system"}
 
 # What needs a memory that outlives the request, which this service has not.
@@ -92,13 +93,24 @@ def agent_request(request: api.ResponsesRequest) -> AgentRequest:
                 variables={} if effort in (None, "none") else {"reasoning_effort": effort},
             )
         ),
-        sampling=sampling_of(request),
+        sampling=sampling_of(request, top_logprobs=top_logprobs_of(request)),
         delivery=Delivery(
             call_deltas=bool(offer.tools),
             max_calls=None if is_parallel else 1,
             limits_calls=True,
+            context_is_limit=True,
         ),
     )
+
+
+def top_logprobs_of(request: api.ResponsesRequest) -> int | None:
+    """How many alternatives are told for each token; ``None``: no log probabilities at all.
+
+    Other things to ``include`` are of tools that are not here.
+    """
+    if request.top_logprobs is not None or SCORES in (request.include or ()):
+        return request.top_logprobs or 0
+    return None
 
 
 def tool_choice_of(choice: str | dict[str, Any] | None) -> ToolChoice:

@@ -10,6 +10,7 @@ from paddler.agent.worker.batch import BatchSequence, plan_step
 from paddler.agent.worker.engine import DecodeOutcome
 from paddler.agent.worker.engine_llama import LlamaEngine, Model
 from paddler.agent.worker.gbnf.writing import Gbnf, SchemaNotSupported
+from paddler.agent.worker.grammar import gbnf_of
 from paddler.agent.worker.markers import ModelFormat
 from paddler.agent.worker.sections import (
     SectionSplitter,
@@ -25,11 +26,13 @@ from paddler.agent.worker.tool_calls.examples import (
 from paddler.agent.worker.tool_calls.grammars import (
     MAX_CALLS,
     behind_reasoning,
+    calls_or_content,
     forced_calls,
     readable,
 )
 from paddler.agent.worker.tool_calls.schemas import failed_checks, parameter_schemas
 from paddler.messages.chat import Function, Tool
+from paddler.messages.inference import JsonSchemaGrammar
 from paddler.messages.link import FrameKind, Sampling
 from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS
 from paddler.messages.tools import ParsedToolCall
@@ -645,3 +648,46 @@ def test_content_is_ruled_behind_free_reasoning(
     grammar = behind_reasoning(probed(name), YES, **options)
     assert [smollm2_grammars.refused(grammar, text) for text in good] == [None] * len(good)
     assert not any(smollm2_grammars.accepts(grammar, text) for text in bad)
+
+
+# --- calls, or content that obeys a grammar -----------------------------------------------------
+
+ANSWER = gbnf_of(
+    JsonSchemaGrammar(
+        '{"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}'
+    )
+)
+
+
+def either(form: ModelFormat, **options: bool) -> Gbnf:
+    options = {"starts_in_reasoning": False, "thinks": False, "may_repeat": True} | options
+    return calls_or_content(form, [PROBE], ANSWER, **options)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_an_answer_may_call_or_be_as_its_schema_says(smollm2_grammars: Acceptor, name: str) -> None:
+    form = canonical(name)
+    grammar = either(form)
+    assert smollm2_grammars.refused(grammar, EXAMPLES[name]) is None
+    answer = '{"answer": 4}'
+    assert smollm2_grammars.refused(grammar, answer) is None
+    for wrong in ("4", '{"answer": "four"}', answer + EXAMPLES[name], EXAMPLES[name] + answer):
+        assert not smollm2_grammars.accepts(grammar, wrong), wrong
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_an_answer_that_is_as_its_schema_says_is_no_call(name: str) -> None:
+    form = readable(canonical(name))
+    splitter = SectionSplitter(form.markers, "", expects_calls=True)
+    answer = '{"answer": 4}'
+    pieces = [*splitter.feed(answer), *splitter.finish("")]
+    told = "".join(piece.text for piece in pieces if piece.section is not FrameKind.TOOL_CALL)
+    assert told == '{"answer": 4}'
+
+
+def test_either_may_follow_a_thought(smollm2_grammars: Acceptor) -> None:
+    grammar = either(probed("CHATML"), thinks=True)
+    assert smollm2_grammars.accepts(grammar, '<think>a</think>\n{"answer": 4}')
+    one_call = EXAMPLES["hermes"].partition("</tool_call>\n")[0] + "</tool_call>"
+    assert smollm2_grammars.accepts(grammar, f"<think>a</think>\n{one_call}")
+    assert not smollm2_grammars.accepts(grammar, "<think>a</think>\n4")

@@ -104,14 +104,23 @@ def test_log_probabilities_and_biases_are_the_samplers() -> None:
     assert (sampling.top_logprobs, sampling.logit_bias) == (0, {7: -100.0})
 
 
+LIMITS: Any = {"limits_calls": True, "context_is_limit": True}
+
+
 @pytest.mark.parametrize(
     ("changes", "delivery"),
     [
-        ({}, Delivery(limits_calls=True)),
-        ({"stop": "a"}, Delivery(stop=("a",), limits_calls=True)),
-        ({"stop": ["a", "", "b"]}, Delivery(stop=("a", "b"), limits_calls=True)),
-        ({"tools": [{"type": "web_search"}]}, Delivery(limits_calls=True)),
-        ({"parallel_tool_calls": False}, Delivery(max_calls=1, limits_calls=True)),
+        ({}, Delivery(**LIMITS)),
+        ({"stop": "a"}, Delivery(stop=("a",), **LIMITS)),
+        (
+            {"stop": ["a", "", "b"]},
+            Delivery(stop=("a", "b"), **LIMITS),
+        ),
+        ({"tools": [{"type": "web_search"}]}, Delivery(**LIMITS)),
+        (
+            {"parallel_tool_calls": False},
+            Delivery(max_calls=1, **LIMITS),
+        ),
     ],
 )
 def test_delivery_is_what_the_request_sets(changes: dict[str, Any], delivery: Delivery) -> None:
