@@ -53,7 +53,7 @@ def write(cells: list[Cell]) -> None:
     """Put the table in its place on the page."""
     lines = ["| fault | phase | the request that ran | serves again after |", "|---|---|---|---|"]
     for cell in cells:
-        what = (FAULTS[cell.fault].__doc__ or "").strip().rstrip(".")
+        what = (FAULTS[cell.fault].__doc__ or "").strip().rstrip(".").replace("``", "`")
         lines.append(f"| {what} | {cell.phase} | {cell.outcome} | {cell.recovery_s:.1f} s |")
     page = PAGE.read_text()
     before, _, rest = page.partition(BEGIN)
