@@ -963,7 +963,6 @@ cpdef enum:
     FRAMING_WEBSOCKET = 2
 
 cdef enum:
-    MOST_HELD_BYTES = 65536  # of one sink: uvloop's high mark, beyond which holding gains nothing
     LONGEST_CHUNK_HEADER = 18  # 16 hex digits and CRLF; no shorter than a frame header
 
 cdef enum RunFault:
@@ -1040,8 +1039,6 @@ cdef class Sink:
     cdef tuple prefixes
     cdef bytes suffix
     cdef Py_ssize_t max_unsent_bytes
-    cdef list held  # framed, to be written in one piece; None: nothing
-    cdef Py_ssize_t held_bytes
 
     def __cinit__(
         self,
@@ -1080,17 +1077,9 @@ cdef class Sink:
             self.unsent_bytes = 0
 
     cdef bint put(
-        self,
-        bytes prefix,
-        const uint8_t* payload,
-        Py_ssize_t payload_bytes,
-        bytes suffix,
-        bint hold,
+        self, bytes prefix, const uint8_t* payload, Py_ssize_t payload_bytes, bytes suffix
     ) except -1:
-        """Frame one body, in one allocation, and write or hold it. False: it is dropped.
-
-        What is held stays in front: nothing overtakes it.
-        """
+        """Frame one body, in one allocation, and write it. False: nothing was written."""
         cdef Py_ssize_t prefix_bytes = PyBytes_GET_SIZE(prefix)
         cdef Py_ssize_t suffix_bytes = PyBytes_GET_SIZE(suffix)
         cdef Py_ssize_t body_bytes = prefix_bytes + payload_bytes + suffix_bytes
@@ -1125,34 +1114,17 @@ cdef class Sink:
             out += suffix_bytes
             out[0] = c"\r"
             out[1] = c"\n"
-        if self.held is None:
-            if not hold:
-                self.write(framed)
-                return True
-            self.held = []
-        self.held.append(framed)
-        self.held_bytes += framed_bytes
-        if self.held_bytes > MOST_HELD_BYTES:
-            self.write_held()
+        self.write(framed)
         return True
 
-    cdef int write_held(self) except -1:
-        """Write what is held, if anything."""
-        cdef list held = self.held
-        if held is not None:
-            self.held = None
-            self.held_bytes = 0
-            self.write(held[0] if len(held) == 1 else b"".join(held))
-        return 0
-
     cdef bint put_token(
-        self, int kind, const uint8_t* payload, Py_ssize_t payload_bytes, bint hold
+        self, int kind, const uint8_t* payload, Py_ssize_t payload_bytes
     ) except -1:
-        """Write or hold one token, unless its kind is dropped. False: it is dropped."""
+        """Write one token, unless its kind is dropped. False: nothing was written."""
         prefix = self.prefixes[kind] if kind < len(self.prefixes) else None
         if prefix is None:
             return False
-        return self.put(prefix, payload, payload_bytes, self.suffix, hold)
+        return self.put(prefix, payload, payload_bytes, self.suffix)
 
     def send(self, body) -> None:
         """Frame a whole body and write it, unless the sink is overrun. Counts as no token."""
@@ -1161,8 +1133,7 @@ cdef class Sink:
             raise ValueError(f"the sink of stream {self.stream_id} has nothing to write to")
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
         try:
-            self.put(b"", <const uint8_t*> view.buf, view.len, b"", False)
-            self.write_held()
+            self.put(b"", <const uint8_t*> view.buf, view.len, b"")
         finally:
             PyBuffer_Release(&view)
 
@@ -1171,12 +1142,10 @@ cdef class Relay:
     """Passes the frames of one link on to the sinks of its open streams."""
 
     cdef dict sinks
-    cdef list holding  # sinks that hold something, or did
     cdef readonly uint64_t tokens  # passed on to clients, over all streams
 
     def __cinit__(self):
         self.sinks = {}
-        self.holding = []
 
     def __len__(self) -> int:
         return len(self.sinks)
@@ -1191,7 +1160,7 @@ cdef class Relay:
         """Forget a stream; False if it was not open. Its late frames are dropped."""
         return self.sinks.pop(stream_id, None) is not None
 
-    def feed(self, message, double now, bint more=False) -> list[tuple[int, int, int, bytes]]:
+    def feed(self, message, double now) -> list[tuple[int, int, int, bytes]]:
         """Pass one data message on; what is left for the caller comes back, in order.
 
         That is ``(stream_id, kind, flags, payload)`` for each structured frame, for each
@@ -1199,10 +1168,6 @@ cdef class Relay:
         overrun or whose ``write`` raised; then the payload is the error's text. A message
         that breaks the layout raises RemoteProtocolError before anything of it is written.
         Borrows ``message`` for the call. ``write`` may open, close and pause streams.
-
-        ``more``: another message is there already. Tokens are held then, so that a client
-        gets those of several messages in one write. That ends with the first message
-        without ``more``, and with one that something comes back of; flush() ends it, too.
         """
         cdef Py_buffer view
         cdef const uint8_t* frame
@@ -1211,7 +1176,6 @@ cdef class Relay:
         cdef Py_ssize_t payload_bytes
         cdef uint32_t stream_id
         cdef int kind, flags
-        cdef bint was_holding
         cdef RunFault fault
         cdef Sink sink
         cdef list events = []
@@ -1235,9 +1199,8 @@ cdef class Relay:
                 sink.heard_at = now
                 if kind < FIRST_STRUCTURED_KIND and sink.write is not None:
                     reason = b""
-                    was_holding = sink.held is not None
                     try:
-                        if sink.put_token(kind, payload, payload_bytes, more):
+                        if sink.put_token(kind, payload, payload_bytes):
                             if sink.tokens == 0:
                                 sink.first_token_at = now
                             sink.tokens += 1
@@ -1246,8 +1209,6 @@ cdef class Relay:
                         # One stream's broken transport may not cost the others their frames.
                         sink.is_overrun = True
                         reason = repr(error).encode()
-                    if not was_holding and sink.held is not None:
-                        self.holding.append(sink)
                     if sink.is_overrun and not sink.overrun_told:
                         sink.overrun_told = True
                         events.append((stream_id, OVERRUN, 0, reason))
@@ -1260,29 +1221,6 @@ cdef class Relay:
                     events.append((stream_id, kind, flags, payload[:payload_bytes]))
         finally:
             PyBuffer_Release(&view)
-        if self.holding and (events or not more):
-            return self.flush() + events
-        return events
-
-    def flush(self) -> list[tuple[int, int, int, bytes]]:
-        """Write what is held. What comes back is as feed() gives it of a ``write`` that raised."""
-        cdef list holding = self.holding
-        cdef list events = []
-        cdef Py_ssize_t done = 0
-        cdef Sink sink
-        self.holding = []
-        try:
-            for sink in holding:
-                done += 1
-                try:
-                    sink.write_held()
-                except Exception as error:
-                    sink.is_overrun = True
-                    if not sink.overrun_told:
-                        sink.overrun_told = True
-                        events.append((sink.stream_id, OVERRUN, 0, repr(error).encode()))
-        finally:
-            self.holding[:0] = holding[done:]  # an interrupt keeps nobody's tokens back
         return events
 
 

@@ -281,7 +281,6 @@ FRAME_HEADER_BYTES = 12
 FIRST_STRUCTURED_KIND = 8
 OVERRUN = 255
 
-MOST_HELD_BYTES = 65536
 FRAMING_RAW = 0
 FRAMING_CHUNKED = 1
 FRAMING_WEBSOCKET = 2
@@ -322,7 +321,6 @@ class Sink:
         self._suffix = suffix
         self._max_unsent_bytes = max_unsent_bytes
         self._is_paused = False
-        self.held = b""
 
     @property
     def is_paused(self) -> bool:
@@ -337,25 +335,18 @@ class Sink:
     def send(self, body: Buffer) -> None:
         if self.write is None:
             raise ValueError("nothing to write to")
-        self._put(bytes(borrow(body)), hold=False)
-        self.write_held()
+        self._put(bytes(borrow(body)))
 
-    def put_token(self, kind: int, payload: bytes, *, hold: bool) -> bool:
+    def put_token(self, kind: int, payload: bytes) -> bool:
         prefix = dict(enumerate(self._prefixes)).get(kind)
-        return prefix is not None and self._put(prefix + payload + self._suffix, hold=hold)
-
-    def write_held(self) -> None:
-        held, self.held = self.held, b""
-        if held:
-            assert self.write is not None
-            self.write(held)
+        return prefix is not None and self._put(prefix + payload + self._suffix)
 
     def count_token(self, now: float) -> None:
         if self.tokens == 0:
             self.first_token_at = now
         self.tokens += 1
 
-    def _put(self, body: bytes, *, hold: bool) -> bool:
+    def _put(self, body: bytes) -> bool:
         if self.is_overrun or not body:
             return False
         if self._framing == FRAMING_CHUNKED:
@@ -368,19 +359,13 @@ class Sink:
                 return False
             self.unsent_bytes += len(body)
         assert self.write is not None
-        if not hold and not self.held:
-            self.write(body)
-            return True
-        self.held += body
-        if len(self.held) > MOST_HELD_BYTES:
-            self.write_held()
+        self.write(body)
         return True
 
 
 class Relay:
     def __init__(self) -> None:
         self._sinks: dict[int, Sink] = {}
-        self._holding: list[Sink] = []
         self.tokens = 0
 
     def __len__(self) -> int:
@@ -394,9 +379,7 @@ class Relay:
     def close(self, stream_id: int) -> bool:
         return self._sinks.pop(stream_id, None) is not None
 
-    def feed(
-        self, message: Buffer, now: float, more: bool = False
-    ) -> list[tuple[int, int, int, bytes]]:
+    def feed(self, message: Buffer, now: float) -> list[tuple[int, int, int, bytes]]:
         events = []
         for stream_id, kind, flags, payload in split_run(bytes(borrow(message))):
             sink = self._sinks.get(stream_id)
@@ -411,38 +394,16 @@ class Relay:
                 events.append((stream_id, kind, flags, payload))
             else:
                 reason = b""
-                was_holding = bool(sink.held)
                 try:
-                    if sink.put_token(kind, payload, hold=more):
+                    if sink.put_token(kind, payload):
                         sink.count_token(now)
                         self.tokens += 1
                 except Exception as error:
                     sink.is_overrun = True
                     reason = repr(error).encode()
-                if sink.held and not was_holding:
-                    self._holding.append(sink)
                 if sink.is_overrun and not sink.is_overrun_told:
                     sink.is_overrun_told = True
                     events.append((stream_id, OVERRUN, 0, reason))
-        if self._holding and (events or not more):
-            return self.flush() + events
-        return events
-
-    def flush(self) -> list[tuple[int, int, int, bytes]]:
-        events = []
-        holding, self._holding = self._holding, []
-        while holding:
-            sink = holding.pop(0)
-            try:
-                sink.write_held()
-            except Exception as error:
-                sink.is_overrun = True
-                if not sink.is_overrun_told:
-                    sink.is_overrun_told = True
-                    events.append((sink.stream_id, OVERRUN, 0, repr(error).encode()))
-            except BaseException:
-                self._holding[:0] = holding
-                raise
         return events
 
 

@@ -427,13 +427,7 @@ messages = st.lists(
 )
 
 
-def run(
-    impl: ModuleType,
-    plans: list[tuple],
-    data: list[bytes],
-    pauses: list[int],
-    more: list[bool],
-) -> object:
+def run(impl: ModuleType, plans: list[tuple], data: list[bytes], pauses: list[int]) -> object:
     """All that can be seen of a relay that is fed ``data``, pausing or resuming in between."""
     written: list[tuple[int, bytes]] = []
     sinks = []
@@ -459,7 +453,7 @@ def run(
         for sink in sinks:
             if sink.stream_id in pauses:
                 sink.is_paused = step % 3 != 2
-        events.append(outcome(relay.feed, message, float(step), step < len(more) and more[step]))
+        events.append(outcome(relay.feed, message, float(step)))
     state = [
         (
             sink.tokens,
@@ -475,110 +469,12 @@ def run(
 
 
 @settings(deadline=None)
-@given(
-    plans=sink_plans,
-    data=messages,
-    pauses=st.lists(st.integers(0, 2)),
-    cut=st.integers(-2, 20),
-    more=st.lists(st.booleans(), max_size=5),
-)
+@given(plans=sink_plans, data=messages, pauses=st.lists(st.integers(0, 2)), cut=st.integers(-2, 20))
 def test_relay_agrees_with_its_twin(
-    plans: list[tuple], data: list[bytes], pauses: list[int], cut: int, more: list[bool]
+    plans: list[tuple], data: list[bytes], pauses: list[int], cut: int
 ) -> None:
     data = [*data, b"".join(data)[:cut]]
-    compiled = run(_fastpath, plans, data, pauses, more)
-    assert compiled == run(fastpath_twin, plans, data, pauses, more)
-
-
-# --- tokens of several messages ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-def test_tokens_are_held_while_more_is_there(impl: ModuleType) -> None:
-    first: list[bytes] = []
-    second: list[bytes] = []
-    relay = relay_of(impl, sink_of(impl, first.append), sink_of(impl, second.append, stream_id=2))
-    assert relay.feed(token(b"a"), 1.0, True) == []
-    assert relay.feed(token(b"b"), 2.0, True) == []
-    assert first == []
-    assert relay.tokens == 2
-    assert relay.feed(token(b"c") + token(b"x", stream_id=2), 3.0) == []
-    assert (first, second) == ([b"<a><b><c>"], [b"<x>"])
-    assert relay.feed(token(b"d"), 4.0) == []
-    assert first == [b"<a><b><c>", b"<d>"]
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-def test_what_is_held_is_written_before_anything_comes_back(impl: ModuleType) -> None:
-    written: list[bytes] = []
-    relay = relay_of(impl, sink_of(impl, written.append))
-    relay.feed(token(b"a"), 1.0, True)
-    done = encode_data_frame(1, DONE, b"{}", FRAME_FINAL)
-    assert relay.feed(done, 2.0, True) == [(1, DONE, FRAME_FINAL, b"{}")]
-    assert written == [b"<a>"]
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-def test_what_is_held_can_be_flushed_even_of_a_closed_stream(impl: ModuleType) -> None:
-    written: list[bytes] = []
-    relay = relay_of(impl, sink_of(impl, written.append))
-    relay.feed(token(b"a"), 1.0, True)
-    relay.close(1)
-    assert relay.flush() == []
-    assert relay.flush() == []
-    assert written == [b"<a>"]
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-def test_what_a_sink_sends_does_not_overtake_what_it_holds(impl: ModuleType) -> None:
-    written: list[bytes] = []
-    sink = sink_of(impl, written.append)
-    relay = relay_of(impl, sink)
-    relay.feed(token(b"a"), 1.0, True)
-    sink.send(b"!")
-    assert written == [b"<a>!"]
-    assert relay.flush() == []
-    assert written == [b"<a>!"]
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-def test_a_sink_holds_no_more_than_a_transport_takes(impl: ModuleType) -> None:
-    written: list[bytes] = []
-    relay = relay_of(impl, sink_of(impl, written.append))
-    message = token(b"x" * 9_998)
-    for _ in range(8):
-        relay.feed(message, 1.0, True)
-    assert [len(body) for body in written] == [70_000]
-    relay.flush()
-    assert [len(body) for body in written] == [70_000, 10_000]
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-def test_a_write_of_held_tokens_that_raises_overruns_its_own_stream_only(impl: ModuleType) -> None:
-    def broken(_: bytes) -> None:
-        raise OSError("gone")
-
-    written: list[bytes] = []
-    relay = relay_of(impl, sink_of(impl, broken), sink_of(impl, written.append, stream_id=2))
-    relay.feed(token(b"a") + token(b"b", stream_id=2), 1.0, True)
-    assert relay.flush() == [(1, impl.OVERRUN, 0, b"OSError('gone')")]
-    assert written == [b"<b>"]
-    assert relay.feed(token(b"a"), 2.0) == []
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-def test_an_interrupt_between_held_tokens_keeps_nobodys_back(impl: ModuleType) -> None:
-    def interrupted(_: bytes) -> None:
-        raise KeyboardInterrupt
-
-    written: list[bytes] = []
-    relay = relay_of(impl, sink_of(impl, interrupted), sink_of(impl, written.append, stream_id=2))
-    relay.feed(token(b"a") + token(b"b", stream_id=2), 1.0, True)
-    with pytest.raises(KeyboardInterrupt):
-        relay.flush()
-    assert written == []
-    relay.flush()
-    assert written == [b"<b>"]
+    assert run(_fastpath, plans, data, pauses) == run(fastpath_twin, plans, data, pauses)
 
 
 # --- memory ----------------------------------------------------------------------------------

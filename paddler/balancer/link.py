@@ -289,13 +289,10 @@ class AgentLink:
             self._socket.send_text(message)
         return stream
 
-    def on_data(self, message: memoryview, *, has_more: bool = False) -> None:
-        """Take a data message: tokens go to their clients here, other frames to their streams.
-
-        ``has_more``: the next one is there already, and tokens may wait for it.
-        """
+    def on_data(self, message: memoryview) -> None:
+        """Take a data message: tokens go to their clients here, other frames to their streams."""
         now = self._heard_at = self._clock()
-        for stream_id, kind, flags, payload in self._relay.feed(message, now, has_more):
+        for stream_id, kind, flags, payload in self._relay.feed(message, now):
             if (stream := self._streams.get(stream_id)) is not None:
                 try:
                     stream.on_frame(kind, flags, payload)
@@ -307,7 +304,6 @@ class AgentLink:
     def on_lost(self) -> None:
         """The connection is gone: end every stream."""
         self._is_lost = True
-        self._relay.flush()  # what came before the end of the link
         for stream in list(self._streams.values()):
             stream.end(Lost("Agent controller connection closed"))
         for waiting in self._questions.values():

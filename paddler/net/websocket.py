@@ -95,7 +95,6 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         "_transport",
         "_ws",
         "flow",
-        "has_more",
     )
 
     _handler: WebSocketHandler
@@ -128,8 +127,6 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         self._stage = _Stage.OPEN
         self._timer: asyncio.TimerHandle | None = None
         self._lost_reason = "connection lost"
-        self.has_more = False
-        """While ``on_binary`` runs: whether the next binary message is there already."""
 
     # --- for the owner ---
 
@@ -226,14 +223,9 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         if self._stage is _Stage.ENDED:
             return
         try:
-            events = self._ws.feed(data)
-            left = sum(isinstance(event, Binary) for event in events) if len(events) > 1 else 1
-            for event in events:
+            for event in self._ws.feed(data):
                 if self._transport.is_closing():  # aborted by its owner
                     return
-                if isinstance(event, Binary):
-                    left -= 1
-                    self.has_more = left > 0
                 self._on_event(event)
         except RemoteProtocolError as error:
             _log.info("closing a WebSocket with code %d: %s", error.close_code, error)

@@ -187,19 +187,6 @@ def test_every_frame_puts_the_item_timeout_off() -> None:
     on_bench(test)
 
 
-def test_tokens_of_messages_that_are_there_together_are_one_write() -> None:
-    async def test(bench: Bench) -> None:
-        stream = bench.start()
-        for payload, has_more in ((b"a", True), (b"b", False), (b"c", True)):
-            frame = encode_data_frame(stream.stream_id, FrameKind.CONTENT, payload)
-            bench.link.on_data(memoryview(bytearray(frame)), has_more=has_more)
-        assert bench.outlet.written == [b"<a><b>"]
-        bench.link.on_lost()
-        assert bench.outlet.written == [b"<a><b>", b"<c>"]
-
-    on_bench(test)
-
-
 def test_a_lost_link_ends_every_stream() -> None:
     async def test(bench: Bench) -> None:
         streams = [bench.start(), bench.start()]

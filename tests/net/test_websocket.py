@@ -65,27 +65,6 @@ def test_messages_go_both_ways(run: Run) -> None:
     run(check())
 
 
-def test_a_handler_is_told_whether_the_next_binary_message_is_there() -> None:
-    class Watcher(Recorder):
-        def on_binary(self, data: memoryview) -> None:
-            super().on_binary(data)
-            seen.append((bytes(data), self.connection.has_more))
-
-    seen: list[tuple[bytes, bool]] = []
-    parts = ((2, b"a"), (2, b"b"), (1, b"text"), (2, b"c"), (9, b"ping"))
-    wire = b"".join(encode_frame(opcode, payload, KEY) for opcode, payload in parts)
-
-    async def check() -> None:
-        async with raw_client(Socket(Watcher), wire) as (server, client):
-            for _ in range(4):
-                await server.messages.get()
-            client.send(encode_frame(2, b"d", KEY))
-            await server.messages.get()
-
-    asyncio.run(check())
-    assert seen == [(b"a", True), (b"b", True), (b"c", False), (b"d", False)]
-
-
 def test_what_comes_behind_the_handshake_is_read(run: Run) -> None:
     async def check() -> None:
         async with raw_client(Socket(), encode_frame(1, b"first", KEY)) as (server, _):

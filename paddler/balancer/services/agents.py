@@ -105,7 +105,7 @@ class AgentSocket:
 
     def on_binary(self, data: memoryview) -> None:
         """Take a data message."""
-        self._link.on_data(data, has_more=self._socket.has_more)
+        self._link.on_data(data)
 
     def on_closed(self, code: int | None, reason: str) -> None:
         """The connection is gone."""
