@@ -7,12 +7,17 @@ from typing import Final
 import msgspec
 
 OURS: Final = "paddler"
+DOUBTFUL: Final = (
+    "* the load generator itself was late by 10 ms or more at times (p99), or used more than 90 % "
+    "of its core: the machine was too busy, and short times are not ours alone"
+)
 
 
 class Row(msgspec.Struct, kw_only=True):
     """One measured thing. ``values``: by program, one number for each run.
 
     ``budget``: what ours should not exceed or, where ``is_more_better``, not fall below.
+    ``is_doubtful``: the load generator was late or busy in one of the runs.
     """
 
     group: str
@@ -21,7 +26,12 @@ class Row(msgspec.Struct, kw_only=True):
     values: dict[str, list[float]]
     budget: float | None = None
     is_more_better: bool = False
-    notes: list[str] = msgspec.field(default_factory=list)
+    is_doubtful: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name, marked where it is doubtful."""
+        return f"{self.name} *" if self.is_doubtful else self.name
 
     @property
     def ratio(self) -> tuple[str, float] | None:
@@ -53,6 +63,7 @@ class Findings:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.skipped: list[str] = []
+        self.notes: list[str] = []
 
     def add(
         self,
@@ -64,7 +75,7 @@ class Findings:
         *,
         budget: float | None = None,
         is_more_better: bool = False,
-        notes: Sequence[str] = (),
+        is_doubtful: bool = False,
     ) -> None:
         """One number of one run."""
         row = next((row for row in self.rows if (row.group, row.name) == (group, name)), None)
@@ -79,7 +90,17 @@ class Findings:
             )
             self.rows.append(row)
         row.values.setdefault(program, []).append(value)
-        row.notes += [note for note in notes if note not in row.notes]
+        row.is_doubtful |= is_doubtful
+
+    def remarks(self) -> list[str]:
+        """What is to be said of the rows."""
+        doubtful = [DOUBTFUL] if any(row.is_doubtful for row in self.rows) else []
+        return [*doubtful, *self.notes, *(f"Not measured: {why}" for why in self.skipped)]
+
+    def note(self, text: str) -> None:
+        """Something is to be said of the rows."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def skip(self, why: str) -> None:
         """Something was not measured."""

@@ -65,15 +65,14 @@ def _measure_churn(findings: Findings, *, is_quick: bool) -> None:
     with stage() as on:
         fleet = Fleet(on, agents=25, slots=8, agent_words=("--rate", "100", "--tokens", "20"))
         sizes = []
-        finished = 0
         for _ in range(3):
             words = ("--streams", "200", "--max-tokens", "20", "--duration", seconds)
-            finished = on.load(fleet.url, *words).report().finished
+            report = on.load(fleet.url, *words).report()
             sizes.append(_settled(fleet.balancer))
         grown_kib = (sizes[-1] - sizes[-2]) / KIB
     name = "growth by a round of streams that come and go"
-    note = f"a round of churn was {finished:,} streams"
-    findings.add("memory", name, "KiB", OURS, grown_kib, budget=1024.0, notes=[note])
+    findings.add("memory", name, "KiB", OURS, grown_kib, budget=1024.0)
+    findings.note(f"A round of churn was {report.finished:,} streams.")
 
 
 def _settled(program: Program) -> int:

@@ -20,9 +20,15 @@ def compare_requests(findings: Findings, *, is_quick: bool) -> None:
             findings.skip(f"{group}: {program} is not installed")
             continue
         cpu_us, report = _through(program, ("--streams", "32"), window_s)
-        notes = report.notes
+        is_doubtful = bool(report.notes)
         findings.add(
-            group, "processor time", "µs/request", program, cpu_us, budget=60.0, notes=notes
+            group,
+            "processor time",
+            "µs/request",
+            program,
+            cpu_us,
+            budget=60.0,
+            is_doubtful=is_doubtful,
         )
         findings.add(
             group,
@@ -31,7 +37,7 @@ def compare_requests(findings: Findings, *, is_quick: bool) -> None:
             program,
             report.requests_per_s,
             is_more_better=True,
-            notes=notes,
+            is_doubtful=is_doubtful,
         )
     _compare_delay(findings, window_s)
 
@@ -46,10 +52,12 @@ def _compare_delay(findings: Findings, window_s: float) -> None:
         if program != OURS and find_program(program) is None:
             continue
         cpu_us, report = _through(program, pace, window_s)
-        notes = [*report.notes, *direct.notes]
+        is_doubtful = bool(report.notes or direct.notes)
         added = max(0.0, report.whole.p99_ms - direct.whole.p99_ms)
-        findings.add(group, "processor time", "µs/request", program, cpu_us, notes=notes)
-        findings.add(group, "added, p99", "ms", program, added, budget=1.0, notes=notes)
+        findings.add(
+            group, "processor time", "µs/request", program, cpu_us, is_doubtful=is_doubtful
+        )
+        findings.add(group, "added, p99", "ms", program, added, budget=1.0, is_doubtful=is_doubtful)
 
 
 def _through(program: str, pace: tuple[str, ...], window_s: float) -> tuple[float, Report]:

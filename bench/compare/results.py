@@ -56,12 +56,10 @@ def render_results(findings: Findings, *, command: str) -> str:
         budget = (
             "" if row.budget is None else f"{row.budget:g}{'' if row.is_within else ' (missed)'}"
         )
-        parts.append(f"| {row.name} | {row.unit} | {ours} | {theirs} | {ratio} | {budget} |\n")
-    notes = sorted({note for row in findings.rows for note in row.notes})
-    if notes or findings.skipped:
-        parts.append("\n## Notes\n\n")
-        parts += [f"- {note}\n" for note in notes]
-        parts += [f"- Not measured: {why}\n" for why in findings.skipped]
+        parts.append(f"| {row.label} | {row.unit} | {ours} | {theirs} | {ratio} | {budget} |\n")
+    if remarks := findings.remarks():
+        parts.append("\n## Remarks\n\n")
+        parts += [f"- {remark.removeprefix('* ')}\n" for remark in remarks]
     return "".join(parts)
 
 

@@ -22,7 +22,7 @@ def print_findings(findings: Findings) -> None:
         theirs = [f"{name} {spread(values)}" for name, values in row.values.items() if name != OURS]
         budget = "" if row.budget is None else f"{row.budget:g} {'ok' if row.is_within else 'NO'}"
         table.add_row(
-            f"  {row.name}",
+            f"  {row.label}",
             row.unit,
             spread(row.values[OURS]) if OURS in row.values else "",
             ", ".join(theirs),
@@ -30,7 +30,5 @@ def print_findings(findings: Findings) -> None:
             budget,
         )
     console.print(table)
-    for note in sorted({note for row in findings.rows for note in row.notes}):
-        console.print(f"Note: {note}", highlight=False, markup=False)
-    for why in findings.skipped:
-        console.print(f"Skipped: {why}", highlight=False, markup=False)
+    for remark in findings.remarks():
+        console.print(remark, highlight=False, markup=False)

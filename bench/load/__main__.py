@@ -111,13 +111,6 @@ def build_parser() -> flags.Parser:
         "--timeout", metavar="S", type=flags.positive, default=120.0, help="(default: 120)"
     )
     pace.add_argument("--seed", metavar="N", type=int, help="of all that is drawn (default: new)")
-    pace.add_argument(
-        "--tick-ms",
-        metavar="MS",
-        type=flags.amount,
-        default=0.0,
-        help="look at what has come only so often: cheaper, and less exact (off)",
-    )
     told = parser.add_argument_group("report")
     told.add_argument("--stamps", action="store_true", help="tokens tell their time: measure age")
     told.add_argument("--json", metavar="FILE", type=Path, help="as JSON; - is standard output")
@@ -193,7 +186,6 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         drain_s=arguments.drain,
         timeout_s=arguments.timeout,
         are_stamped=arguments.stamps,
-        tick_s=arguments.tick_ms / 1000,
         seed=arguments.seed,
     )
 

@@ -96,8 +96,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     requests begin at random times, ``arrivals_per_s`` on average, whether or not earlier ones
     are answered; at most ``streams`` are under way, and what waits for that is part of the
     latency. Nothing of the first ``warmup_s`` is counted. Afterwards, ``drain_s`` are left for
-    what is under way. ``are_stamped``: tokens tell when they were made. ``tick_s``: look at what
-    has come only so often, which costs less and tells times only that exactly.
+    what is under way. ``are_stamped``: tokens tell when they were made.
     """
 
     target: Target
@@ -111,7 +110,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float = 5.0
     timeout_s: float = 120.0
     are_stamped: bool = False
-    tick_s: float = 0.0
     seed: int | None = None
 
     def __post_init__(self) -> None:

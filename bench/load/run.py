@@ -58,8 +58,6 @@ class Run:
                 group.create_task(self._watch_lag()),
                 group.create_task(self._sweep()),
             ]
-            if plan.tick_s:
-                helpers.append(group.create_task(self._slow_down(plan.tick_s)))
             if plan.warmup_s:
                 self._loop.call_later(plan.warmup_s, self.measures.reset)
             if plan.arrivals_per_s is None:
@@ -183,12 +181,6 @@ class Run:
             await asyncio.sleep(LAG_EVERY_S)
             # The loop's timers go by milliseconds.
             self.measures.lag.record(max(0.0, time.monotonic() - due_at - 0.001))
-
-    async def _slow_down(self, tick_s: float) -> None:
-        # The whole loop is to stand still: what comes meanwhile is read at one go.
-        while True:
-            time.sleep(tick_s)  # noqa: ASYNC251
-            await asyncio.sleep(0)
 
     async def _sweep(self) -> None:
         while True:

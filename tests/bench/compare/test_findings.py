@@ -57,15 +57,15 @@ def test_findings_are_told_in_the_order_in_which_they_came(
 ) -> None:
     findings = Findings()
     for value in (10.0, 12.0, 11.0):
-        findings.add("relay", "cost", "µs", OURS, value, budget=8.0, notes=["busy"])
+        findings.add("relay", "cost", "µs", OURS, value, budget=8.0, is_doubtful=value > 11)
         findings.add("relay", "cost", "µs", "nginx", 2 * value)
     findings.add("start", "until it listens", "s", OURS, 0.2, budget=0.3)
     findings.skip("haproxy is not installed")
     page = render_results(findings, command="python -m bench.compare")
     assert page.index("## relay") < page.index("## start")
-    assert "| cost | µs | 11 (10-12) | nginx 22 (20-24) | 0.50 | 8 (missed) |" in page
+    assert "| cost * | µs | 11 (10-12) | nginx 22 (20-24) | 0.50 | 8 (missed) |" in page
     assert "| until it listens | s | 0.2 |  |  | 0.3 |" in page
-    assert page.count("- busy") == 1
+    assert page.count("- the load generator itself was late") == 1
     assert "- Not measured: haproxy is not installed" in page
     print_findings(findings)
     table = capsys.readouterr().out
