@@ -10,7 +10,7 @@ PANEL_CHECKS := .cache/panel-checks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := paddler tests bench setup.py
 
-.PHONY: up test check format lint types build-checked test-checked coverage bench bench-quick bench-micro screenshots model clean
+.PHONY: up test check format lint types build-checked test-checked coverage fuzz bench bench-quick bench-micro screenshots model clean
 
 up: $(VENV)/.ready $(MODEL)
 	$(BIN)/paddler up --model $(MODEL) $(UP_FLAGS)
@@ -45,6 +45,9 @@ test-checked: $(VENV)/.ready-dev $(MODEL)
 
 coverage: $(VENV)/.ready-dev $(MODEL)
 	$(BIN)/python tests/build_variant.py trace --run tests/coverage_gates.py
+
+fuzz: $(VENV)/.ready-dev
+	$(BIN)/python -m tests.fuzz --minutes 20 $(FUZZ_FLAGS)
 
 bench: $(VENV)/.ready-dev $(MODEL)
 	$(BIN)/python -m bench.compare --repeat 3 --results bench/RESULTS.md $(BENCH_FLAGS)

@@ -46,10 +46,14 @@ def _read(name: str, *wires: bytes, answered: Sequence[str] = ("case",)) -> Iter
 
 _SIZE: Final = b"%d" % len(_HIDDEN)
 _BAD_LENGTHS: Final = (
-    b"", b"+%s", b"-%s", b"--%s", b"0x%s", b"0X%s", b"0b%s", b"0o%s", b"%s.0", b"%s.", b".%s", b"%se0", b"%s;", b"%s;a=b",
-    b"%s,", b",%s", b"%s,%s", b"%s, %s", b"%s %s", b"%s\t%s", b"%s, 0", b"0, %s", b"%sa", b"a%s", b"'%s'", b'"%s"',
-    b"%s\x0b", b"\x0b%s", b"\x0c%s", b"%s\x0c", b"\xa0%s", b"%s\xa0", b"%s\x85", b"%s\0", b"\0%s", b"%s_0", b"1_0", b"NaN",
-    b"Infinity", b"\xef\xbc\x95", b"\xd9\xa5", b"\xb2", b"9" * 19, b"9" * 20, b"9" * 400, b"18446744073709551617",
+    b"", b"+%s", b"-%s", b"--%s", b"0x%s", b"0X%s", b"0b%s", b"0o%s", b"%s.0", b"%s.", b".%s",
+    b"%se0", b"%s;", b"%s;a=b",
+    b"%s,", b",%s", b"%s,%s", b"%s, %s", b"%s %s", b"%s\t%s", b"%s, 0", b"0, %s", b"%sa", b"a%s",
+    b"'%s'", b'"%s"',
+    b"%s\x0b", b"\x0b%s", b"\x0c%s", b"%s\x0c", b"\xa0%s", b"%s\xa0", b"%s\x85", b"%s\0",
+    b"\0%s", b"%s_0", b"1_0", b"NaN",
+    b"Infinity", b"\xef\xbc\x95", b"\xd9\xa5", b"\xb2", b"9" * 19, b"9" * 20, b"9" * 400,
+    b"18446744073709551617",
     b"4294967296%s", b"(%s)", b"%s#", b"=%s", b"chunked", b"none", b"-0", b"+0", b"- 0",
 )  # fmt: skip
 
@@ -71,9 +75,11 @@ def _lengths() -> Iterator[Case]:
             fields = b"Content-Length: %s\r\n%s: %s\r\n" % (first, name, second)
             yield from _refused("two lengths", _post(fields, _HIDDEN))
     for field in (
-        b"Content-Length:%s", b"Content-Length: \t%s \t", b"Content-Length: 000%s", b"content-LENGTH: %s",
+        b"Content-Length:%s", b"Content-Length: \t%s \t", b"Content-Length: 000%s",
+        b"content-LENGTH: %s",
         b"Content_Length: 0\r\nContent-Length: %s", b"X-Content-Length: 0\r\nContent-Length: %s",
-        b"Content-Length: %s\r\nContent-Length-: 0", b"Connection: Content-Length\r\nContent-Length: %s",
+        b"Content-Length: %s\r\nContent-Length-: 0",
+        b"Connection: Content-Length\r\nContent-Length: %s",
         b"Connection: close-not, Host\r\nContent-Length: %s",
     ):  # fmt: skip
         yield from _read("length", _post(field.replace(b"%s", _SIZE) + b"\r\n", _HIDDEN))
@@ -92,23 +98,38 @@ def _lengths() -> Iterator[Case]:
 # --- transfer codings ----------------------------------------------------------------------------
 
 _BAD_CODINGS: Final = (
-    b"", b",", b"identity", b"gzip", b"gzip, chunked", b"chunked, gzip", b"chunked, chunked", b"chunked, identity",
-    b"identity, chunked", b"xchunked", b"chunkedx", b"x chunked", b"chunked x", b"chunked;q=1", b"chunked; a=b",
-    b"chunked;", b'"chunked"', b"'chunked'", b"[chunked]", b"chun ked", b"chunk", b"cow", b"chunked\x0b", b"\x0bchunked",
-    b"\x0cchunked", b"chunked\x0c", b"\xa0chunked", b"chunked\xa0", b"chunked\0", b"\0chunked", b"\x01chunked",
-    b"chunked\x7f", b"ch\xc3\xbcnked", b"c\xe2\x84\xaaunked", b"chunked\r", b"\rchunked", b"\nchunked", b"chunked\n",
-    b"\r\n chunked", b"\r\n\tchunked", b"gzip\r\n , chunked", b"chunked/1.0", b"=chunked", b"chunked:", b":chunked",
+    b"", b",", b"identity", b"gzip", b"gzip, chunked", b"chunked, gzip", b"chunked, chunked",
+    b"chunked, identity",
+    b"identity, chunked", b"xchunked", b"chunkedx", b"x chunked", b"chunked x", b"chunked;q=1",
+    b"chunked; a=b",
+    b"chunked;", b'"chunked"', b"'chunked'", b"[chunked]", b"chun ked", b"chunk", b"cow",
+    b"chunked\x0b", b"\x0bchunked",
+    b"\x0cchunked", b"chunked\x0c", b"\xa0chunked", b"chunked\xa0", b"chunked\0", b"\0chunked",
+    b"\x01chunked",
+    b"chunked\x7f", b"ch\xc3\xbcnked", b"c\xe2\x84\xaaunked", b"chunked\r", b"\rchunked",
+    b"\nchunked", b"chunked\n",
+    b"\r\n chunked", b"\r\n\tchunked", b"gzip\r\n , chunked", b"chunked/1.0", b"=chunked",
+    b"chunked:", b":chunked",
 )  # fmt: skip
 _HIDING_NAMES: Final = (
-    b"Transfer-Encoding : chunked", b"Transfer-Encoding\t: chunked", b" Transfer-Encoding: chunked",
-    b"\tTransfer-Encoding: chunked", b"Transfer-Encoding\0: chunked", b"\0Transfer-Encoding: chunked",
-    b"Transfer-Encoding\x0b: chunked", b"\x0bTransfer-Encoding: chunked", b"\xa0Transfer-Encoding: chunked",
-    b"Transfer Encoding: chunked", b"Transfer\rEncoding: chunked", b"Transfer-Encoding\r\n: chunked",
-    b"X: y\nTransfer-Encoding: chunked", b"X: y\rTransfer-Encoding: chunked", b"X: y\r\r\nTransfer-Encoding: chunked",
-    b"X: y\n\rTransfer-Encoding: chunked", b"X: y\r\n\x0bTransfer-Encoding: chunked", b": y\r\nTransfer-Encoding: chunked",
-    b"X\r\nTransfer-Encoding: chunked", b"Transfer-Encoding", b"Transfer-Encoding chunked", b"Transfer-Encoding;: chunked",
-    b"Transfer-Encoding(x): chunked", b'"Transfer-Encoding": chunked', b"Transfer-Encod\xc4\xb1ng: chunked",
-    b"X: \0\r\nTransfer-Encoding: chunked", b"Transfer-Encoding=chunked", b"Transfer-Encoding/: chunked",
+    b"Transfer-Encoding : chunked", b"Transfer-Encoding\t: chunked",
+    b" Transfer-Encoding: chunked",
+    b"\tTransfer-Encoding: chunked", b"Transfer-Encoding\0: chunked",
+    b"\0Transfer-Encoding: chunked",
+    b"Transfer-Encoding\x0b: chunked", b"\x0bTransfer-Encoding: chunked",
+    b"\xa0Transfer-Encoding: chunked",
+    b"Transfer Encoding: chunked", b"Transfer\rEncoding: chunked",
+    b"Transfer-Encoding\r\n: chunked",
+    b"X: y\nTransfer-Encoding: chunked", b"X: y\rTransfer-Encoding: chunked",
+    b"X: y\r\r\nTransfer-Encoding: chunked",
+    b"X: y\n\rTransfer-Encoding: chunked", b"X: y\r\n\x0bTransfer-Encoding: chunked",
+    b": y\r\nTransfer-Encoding: chunked",
+    b"X\r\nTransfer-Encoding: chunked", b"Transfer-Encoding", b"Transfer-Encoding chunked",
+    b"Transfer-Encoding;: chunked",
+    b"Transfer-Encoding(x): chunked", b'"Transfer-Encoding": chunked',
+    b"Transfer-Encod\xc4\xb1ng: chunked",
+    b"X: \0\r\nTransfer-Encoding: chunked", b"Transfer-Encoding=chunked",
+    b"Transfer-Encoding/: chunked",
     b"X: y\x85Transfer-Encoding: chunked\r\n Z: z", b"@Transfer-Encoding: chunked",
 )  # fmt: skip
 _OTHER_NAMES: Final = (
@@ -178,20 +199,36 @@ def _codings() -> Iterator[Case]:
 # --- chunks --------------------------------------------------------------------------------------
 
 _BAD_CHUNKS: Final = (
-    b"3\nabc\r\n0\r\n\r\n", b"3\r\nabc\n0\r\n\r\n", b"3\r\nabc\r\n0\n\r\n", b"3\r\nabc\r\n0\r\n\n", b"3\r\nabc0\r\n\r\n", b"3\r\nabcd\r\n0\r\n\r\n",
-    b"3\r\nab\r\n0\r\n\r\n", b"0x3\r\nabc\r\n0\r\n\r\n", b"+3\r\nabc\r\n0\r\n\r\n", b"-3\r\nabc\r\n0\r\n\r\n", b" 3\r\nabc\r\n0\r\n\r\n",
-    b"\t3\r\nabc\r\n0\r\n\r\n", b"3 \r\nabc\r\n0\r\n\r\n", b"3\t\r\nabc\r\n0\r\n\r\n", b"3 x\r\nabc\r\n0\r\n\r\n", b"3,\r\nabc\r\n0\r\n\r\n", b"3\0\r\nabc\r\n0\r\n\r\n",
-    b"3g\r\nabc\r\n0\r\n\r\n", b"\r\nabc\r\n0\r\n\r\n", b"\r\n3\r\nabc\r\n0\r\n\r\n", b";a=b\r\nabc\r\n0\r\n\r\n", b"10000000000000003\r\nabc\r\n0\r\n\r\n",
-    b"ffffffffffffffff\r\nabc\r\n0\r\n\r\n", b"fffffffffffffffff\r\nabc\r\n0\r\n\r\n", b"8000000000000000\r\nabc\r\n0\r\n\r\n", b"0.\r\n\r\n", b"00x\r\n\r\n", b"3;\nabc\r\n0\r\n\r\n",
-    b"3;a\nabc\r\n0\r\n\r\n", b"3;a\rb\r\nabc\r\n0\r\n\r\n", b"3;a\0\r\nabc\r\n0\r\n\r\n", b"3;a=\"\r\nabc\"\r\n0\r\n\r\n\n", b"0;\n\r\n", b"3_0\r\nabc\r\n0\r\n\r\n",
-    b"\xef\xbc\x93\r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\r\n0\r\n\r\n", b"3\r\nabc\r\n\r\n0\r\n\r\n", b"3\r\nabc\r\n0\r\nX : y\r\n\r\n", b"3\r\nabc\r\n0\r\n X: y\r\n\r\n",
-    b"3\r\nabc\r\n0\r\nX: y\n\r\n", b"3\r\nabc\r\n0\r\nX: y\r\n z\r\n\r\n", b"3\r\nabc\r\n0\r\nX\r\n\r\n", b"3\r\nabc\r\n0\r\nX: \0\r\n\r\n", b"3\r\nabc\r\n0\r\n: y\r\n\r\n",
-    b"0 \r\n\r\n", b"0\t\r\n\r\n", b"0\r\n\rX", b"0\r\n\n\n", b"0\r\r\n\r\n", b"0\n\n", b"3\rabc\r0\r\r",
+    b"3\nabc\r\n0\r\n\r\n", b"3\r\nabc\n0\r\n\r\n", b"3\r\nabc\r\n0\n\r\n",
+    b"3\r\nabc\r\n0\r\n\n", b"3\r\nabc0\r\n\r\n", b"3\r\nabcd\r\n0\r\n\r\n",
+    b"3\r\nab\r\n0\r\n\r\n", b"0x3\r\nabc\r\n0\r\n\r\n", b"+3\r\nabc\r\n0\r\n\r\n",
+    b"-3\r\nabc\r\n0\r\n\r\n", b" 3\r\nabc\r\n0\r\n\r\n",
+    b"\t3\r\nabc\r\n0\r\n\r\n", b"3 \r\nabc\r\n0\r\n\r\n", b"3\t\r\nabc\r\n0\r\n\r\n",
+    b"3 x\r\nabc\r\n0\r\n\r\n", b"3,\r\nabc\r\n0\r\n\r\n", b"3\0\r\nabc\r\n0\r\n\r\n",
+    b"3g\r\nabc\r\n0\r\n\r\n", b"\r\nabc\r\n0\r\n\r\n", b"\r\n3\r\nabc\r\n0\r\n\r\n",
+    b";a=b\r\nabc\r\n0\r\n\r\n", b"10000000000000003\r\nabc\r\n0\r\n\r\n",
+    b"ffffffffffffffff\r\nabc\r\n0\r\n\r\n", b"fffffffffffffffff\r\nabc\r\n0\r\n\r\n",
+    b"8000000000000000\r\nabc\r\n0\r\n\r\n", b"0.\r\n\r\n", b"00x\r\n\r\n",
+    b"3;\nabc\r\n0\r\n\r\n",
+    b"3;a\nabc\r\n0\r\n\r\n", b"3;a\rb\r\nabc\r\n0\r\n\r\n", b"3;a\0\r\nabc\r\n0\r\n\r\n",
+    b"3;a=\"\r\nabc\"\r\n0\r\n\r\n\n", b"0;\n\r\n", b"3_0\r\nabc\r\n0\r\n\r\n",
+    b"\xef\xbc\x93\r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\r\n0\r\n\r\n",
+    b"3\r\nabc\r\n\r\n0\r\n\r\n", b"3\r\nabc\r\n0\r\nX : y\r\n\r\n",
+    b"3\r\nabc\r\n0\r\n X: y\r\n\r\n",
+    b"3\r\nabc\r\n0\r\nX: y\n\r\n", b"3\r\nabc\r\n0\r\nX: y\r\n z\r\n\r\n",
+    b"3\r\nabc\r\n0\r\nX\r\n\r\n", b"3\r\nabc\r\n0\r\nX: \0\r\n\r\n",
+    b"3\r\nabc\r\n0\r\n: y\r\n\r\n",
+    b"0 \r\n\r\n", b"0\t\r\n\r\n", b"0\r\n\rX", b"0\r\n\n\n", b"0\r\r\n\r\n", b"0\n\n",
+    b"3\rabc\r0\r\r",
 )  # fmt: skip
 _GOOD_CHUNKS: Final = (
-    b"3\r\nabc\r\n0\r\n\r\n", b"03\r\nabc\r\n00\r\n\r\n", b"0000000000000003\r\nabc\r\n0000\r\n\r\n", b"A\r\n0123456789\r\n0\r\n\r\n", b"a\r\n0123456789\r\n0\r\n\r\n",
-    b"3;a\r\nabc\r\n0;b\r\n\r\n", b"3;a=b\r\nabc\r\n0\r\n\r\n", b"3 ;a=b\r\nabc\r\n0\r\n\r\n", b"3;a=\";\"\r\nabc\r\n0\r\n\r\n", b"1\r\na\r\n1\r\nb\r\n0\r\nX: y\r\n\r\n",
-    b"0\r\nContent-Length: 50\r\n\r\n", b"0\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\nHost: b\r\n\r\n",
+    b"3\r\nabc\r\n0\r\n\r\n", b"03\r\nabc\r\n00\r\n\r\n",
+    b"0000000000000003\r\nabc\r\n0000\r\n\r\n", b"A\r\n0123456789\r\n0\r\n\r\n",
+    b"a\r\n0123456789\r\n0\r\n\r\n",
+    b"3;a\r\nabc\r\n0;b\r\n\r\n", b"3;a=b\r\nabc\r\n0\r\n\r\n", b"3 ;a=b\r\nabc\r\n0\r\n\r\n",
+    b"3;a=\";\"\r\nabc\r\n0\r\n\r\n", b"1\r\na\r\n1\r\nb\r\n0\r\nX: y\r\n\r\n",
+    b"0\r\nContent-Length: 50\r\n\r\n", b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"0\r\nHost: b\r\n\r\n",
 )  # fmt: skip
 
 
@@ -211,27 +248,38 @@ _GET: Final = b"GET /case/#### HTTP/1.1"
 def _lines() -> Iterator[Case]:
     yield from _refused(
         "line ends",
-        _GET + b"\nHost: a\n\n", _GET + b"\nHost: a\r\n\r\n", _GET + b"\r\nHost: a\n\r\n", _GET + b"\r\nHost: a\r\n\n" + _HIDDEN,
-        _GET + b"\r\nHost: a\n\n" + _HIDDEN, _GET + b"\rHost: a\r\r" + _HIDDEN, _GET + b"\r\nHost: a\r\r\n\r\n", _GET + b"\r\r\nHost: a\r\n\r\n",
-        _GET + b"\n\rHost: a\n\r\n\r", _GET + b"\r\nHost: a\r\nX: a\rb\r\n\r\n", _GET + b"\r\nHost: a\r\nX: a\nb: c\r\n\r\n",
-        _GET + b"\r\n\nHost: a\r\n\r\n", b"\n" + _GET + b"\r\nHost: a\r\n\r\n", b"\r" + _GET + b"\r\nHost: a\r\n\r\n", b"\n\n" + _HIDDEN,
-        b"\r\n\r\n" + _HIDDEN, b"\r\n\n" + _HIDDEN, b" \r\n" + _HIDDEN, b"\0" + _HIDDEN, b"\xef\xbb\xbf" + _HIDDEN,
+        _GET + b"\nHost: a\n\n", _GET + b"\nHost: a\r\n\r\n", _GET + b"\r\nHost: a\n\r\n",
+        _GET + b"\r\nHost: a\r\n\n" + _HIDDEN,
+        _GET + b"\r\nHost: a\n\n" + _HIDDEN, _GET + b"\rHost: a\r\r" + _HIDDEN,
+        _GET + b"\r\nHost: a\r\r\n\r\n", _GET + b"\r\r\nHost: a\r\n\r\n",
+        _GET + b"\n\rHost: a\n\r\n\r", _GET + b"\r\nHost: a\r\nX: a\rb\r\n\r\n",
+        _GET + b"\r\nHost: a\r\nX: a\nb: c\r\n\r\n",
+        _GET + b"\r\n\nHost: a\r\n\r\n", b"\n" + _GET + b"\r\nHost: a\r\n\r\n",
+        b"\r" + _GET + b"\r\nHost: a\r\n\r\n", b"\n\n" + _HIDDEN,
+        b"\r\n\r\n" + _HIDDEN, b"\r\n\n" + _HIDDEN, b" \r\n" + _HIDDEN, b"\0" + _HIDDEN,
+        b"\xef\xbb\xbf" + _HIDDEN,
     )  # fmt: skip
     yield from _refused(
         "folding",
-        _GET + b"\r\nHost: a\r\nX: y\r\n z\r\n\r\n", _GET + b"\r\nHost: a\r\nX: y\r\n\tz\r\n\r\n", _GET + b"\r\n Host: a\r\n\r\n",
-        _GET + b"\r\nHost:\r\n a\r\n\r\n", _GET + b"\r\nHost: a\r\n \r\n\r\n", _GET + b"\r\nHost: a\r\n\t\r\nX: y\r\n\r\n",
-        _post(b"X: y\r\n Content-Length: 50\r\n", _HIDDEN), _post(b"Content-Length:\r\n %s\r\n" % _SIZE, _HIDDEN),
+        _GET + b"\r\nHost: a\r\nX: y\r\n z\r\n\r\n",
+        _GET + b"\r\nHost: a\r\nX: y\r\n\tz\r\n\r\n", _GET + b"\r\n Host: a\r\n\r\n",
+        _GET + b"\r\nHost:\r\n a\r\n\r\n", _GET + b"\r\nHost: a\r\n \r\n\r\n",
+        _GET + b"\r\nHost: a\r\n\t\r\nX: y\r\n\r\n",
+        _post(b"X: y\r\n Content-Length: 50\r\n", _HIDDEN),
+        _post(b"Content-Length:\r\n %s\r\n" % _SIZE, _HIDDEN),
     )  # fmt: skip
     yield from _refused(
         "bytes",
-        _GET + b"\r\nHost: a\r\nX: a\0b\r\n\r\n", _GET + b"\r\nHost: a\r\nX\0: b\r\n\r\n", _GET + b"\r\nHost: a\0\r\n\r\n", b"GET /case/####\0 HTTP/1.1\r\nHost: a\r\n\r\n",
-        _GET + b"\r\nHost: a\r\nX: \x7f\r\n\r\n", _GET + b"\r\nHost: a\r\nX: \x01\r\n\r\n", _GET + b"\r\nHost: a\r\nX: \x1b\r\n\r\n", _GET + b"\r\nHost: a\r\n\xff: y\r\n\r\n",
-        _GET + b"\r\nHost: a\r\nX\x7f: y\r\n\r\n", _GET + b"\r\nHost: a\r\n: y\r\n\r\n", _GET + b"\r\nHost: a\r\nX\r\n\r\n", _GET + b"\r\nHost: a\r\n\x00\r\n\r\n",
+        _GET + b"\r\nHost: a\r\nX: a\0b\r\n\r\n", _GET + b"\r\nHost: a\r\nX\0: b\r\n\r\n",
+        _GET + b"\r\nHost: a\0\r\n\r\n", b"GET /case/####\0 HTTP/1.1\r\nHost: a\r\n\r\n",
+        _GET + b"\r\nHost: a\r\nX: \x7f\r\n\r\n", _GET + b"\r\nHost: a\r\nX: \x01\r\n\r\n",
+        _GET + b"\r\nHost: a\r\nX: \x1b\r\n\r\n", _GET + b"\r\nHost: a\r\n\xff: y\r\n\r\n",
+        _GET + b"\r\nHost: a\r\nX\x7f: y\r\n\r\n", _GET + b"\r\nHost: a\r\n: y\r\n\r\n",
+        _GET + b"\r\nHost: a\r\nX\r\n\r\n", _GET + b"\r\nHost: a\r\n\x00\r\n\r\n",
     )  # fmt: skip
     yield from _refused("sizes", _GET + b"\r\nHost: a\r\nX: %s\r\n\r\n" % (b"x" * 70_000),
                         _GET + b"\r\nHost: a\r\n" + b"X: y\r\n" * 120 + b"\r\n",
-                        b"GET /case/####?%s HTTP/1.1\r\nHost: a\r\n\r\n" % (b"x" * 9_000))  # fmt: skip
+                        b"GET /case/####?" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n")  # fmt: skip
     yield from _read("empty line", b"\r\n" + _HIDDEN, answered=("hidden",))
     yield from _read(
         "bytes", _GET + b"\r\nHost: a\r\nX: \x80\xff\ty\r\n\r\n", _GET + b"\r\nHost:a\r\nX:\r\n\r\n"
@@ -240,21 +288,28 @@ def _lines() -> Iterator[Case]:
 
 def _hosts() -> Iterator[Case]:
     for fields in (
-        b"", b"Host: a\r\nHost: a\r\n", b"Host: a\r\nHost: b\r\n", b"Host: a\r\nhost: a\r\n", b"Host: a\r\nX: y\r\nHOST: b\r\n", b"Host: a, b\r\n" * 2,
-        b"Host: a b\r\n", b"Host: a/b\r\n", b"Host: a?b\r\n", b"Host: a@b\r\n", b"Host: a#b\r\n", b"Host: a\\b\r\n", b"Host: a\tb\r\n", b"Host: [::1\r\n", b"Host: ::1\r\n",
-        b"Host: a:b\r\n", b"Host: a:80:80\r\n", b"Host: a:999999\r\n", b"Host: http://a\r\n", b"Host: \xc3\xa4\r\n", b"Host : a\r\n", b"Host\r\n", b"Hos\0t: a\r\n", b"Host: a\0b\r\n",
+        b"", b"Host: a\r\nHost: a\r\n", b"Host: a\r\nHost: b\r\n", b"Host: a\r\nhost: a\r\n",
+        b"Host: a\r\nX: y\r\nHOST: b\r\n", b"Host: a, b\r\n" * 2,
+        b"Host: a b\r\n", b"Host: a/b\r\n", b"Host: a?b\r\n", b"Host: a@b\r\n", b"Host: a#b\r\n",
+        b"Host: a\\b\r\n", b"Host: a\tb\r\n", b"Host: [::1\r\n", b"Host: ::1\r\n",
+        b"Host: a:b\r\n", b"Host: a:80:80\r\n", b"Host: a:999999\r\n", b"Host: http://a\r\n",
+        b"Host: \xc3\xa4\r\n", b"Host : a\r\n", b"Host\r\n", b"Hos\0t: a\r\n", b"Host: a\0b\r\n",
         b"Host: <a>\r\n", b'Host: "a"\r\n', b"Host: a|b\r\n", b"Host: {a}\r\n",
     ):  # fmt: skip
         yield from _refused("host", _GET + b"\r\n" + fields + b"\r\n" + _HIDDEN)
     yield from _read("host", *(
-        _GET + b"\r\n" + fields + b"\r\n" for fields in (b"Host: a:80\r\n", b"Host: [::1]:80\r\n", b"Host:\ta \r\n")
+        _GET + b"\r\n" + fields + b"\r\n" for fields in (b"Host: a:80\r\n",
+        b"Host: [::1]:80\r\n", b"Host:\ta \r\n")
     ))  # fmt: skip
 
 
 def _targets() -> Iterator[Case]:
     for target in (
-        b"", b" ", b"/a b", b" /a", b"/a ", b"\t/a", b"/a\tb", b"/a#b", b"/#", b"#", b"a", b"a/b", b"a:80", b"*", b"//", b"http://", b"http:///a", b"http://a b/", b"http://a@b/",
-        b"ftp://a/", b"javascript:x", b"?a", b"/\x7f", b"/\x80", b"/\xff", b"/\0", b"/\x0b", b"http:/a", b"http:a", b"://a", b"\\a", b"http://[::1/", b"http://a:b/", b"/a\r", b"/a\x1f",
+        b"", b" ", b"/a b", b" /a", b"/a ", b"\t/a", b"/a\tb", b"/a#b", b"/#", b"#", b"a",
+        b"a/b", b"a:80", b"*", b"//", b"http://", b"http:///a", b"http://a b/", b"http://a@b/",
+        b"ftp://a/", b"javascript:x", b"?a", b"/\x7f", b"/\x80", b"/\xff", b"/\0", b"/\x0b",
+        b"http:/a", b"http:a", b"://a", b"\\a", b"http://[::1/", b"http://a:b/", b"/a\r",
+        b"/a\x1f",
     ):  # fmt: skip
         if target != b"//":
             yield from _refused("target", b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % target + _HIDDEN)
@@ -262,7 +317,9 @@ def _targets() -> Iterator[Case]:
         "target", *(
             b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % target
             for target in (
-                b"http://a/case/####", b"HTTP://A:80/case/####?x", b"http://b/case/####", b"https://a/case/####", b"/case/####?a=%0d%0aHost:b", b"/case/####/%00", b"/case/####/..//./x", b"/case/####?a?b",
+                b"http://a/case/####", b"HTTP://A:80/case/####?x", b"http://b/case/####",
+                b"https://a/case/####", b"/case/####?a=%0d%0aHost:b", b"/case/####/%00",
+                b"/case/####/..//./x", b"/case/####?a?b",
                 b"/case/####/\\x", b"/case/####?<>\"`{}|^", b"/case/####/%",
             )
         )
@@ -275,9 +332,15 @@ def _start_lines() -> Iterator[Case]:
         "version", *(
             b"GET /case/####%s" % version + tail
             for version in (
-                b"", b" ", b" HTTP/0.9", b" HTTP/1", b" HTTP/1.", b" HTTP/.1", b" HTTP/1.2", b" HTTP/1.9", b" HTTP/2", b" HTTP/2.0", b" HTTP/3.0", b" HTTP/1.10", b" HTTP/01.1", b" HTTP/1.01", b" HTTP/1.1.1",
-                b" HTTP/1,1", b" HTTP/1.1 ", b" HTTP/1.1\t", b" HTTP/1.1x", b" http/1.1", b" Http/1.1", b" HTTP /1.1", b" HTTP/ 1.1", b" HTTP/1 .1", b"  HTTP/1.1", b"\tHTTP/1.1", b" \tHTTP/1.1", b"\x0bHTTP/1.1", b"\xa0HTTP/1.1",
-                b" HTTP/1.1 HTTP/1.1", b" HTTPS/1.1", b" XHTTP/1.1", b" ICY/1.1", b" HTTP/+1.1", b" HTTP/1.-1", b" HTTP/\xb9.1", b" HTTP/9.9", b" HTTP/1.1\0", b" HTTP/1.1;a", b" HTTP/11", b" HTTP/1.1,HTTP/1.0",
+                b"", b" ", b" HTTP/0.9", b" HTTP/1", b" HTTP/1.", b" HTTP/.1", b" HTTP/1.2",
+                b" HTTP/1.9", b" HTTP/2", b" HTTP/2.0", b" HTTP/3.0", b" HTTP/1.10",
+                b" HTTP/01.1", b" HTTP/1.01", b" HTTP/1.1.1",
+                b" HTTP/1,1", b" HTTP/1.1 ", b" HTTP/1.1\t", b" HTTP/1.1x", b" http/1.1",
+                b" Http/1.1", b" HTTP /1.1", b" HTTP/ 1.1", b" HTTP/1 .1", b"  HTTP/1.1",
+                b"\tHTTP/1.1", b" \tHTTP/1.1", b"\x0bHTTP/1.1", b"\xa0HTTP/1.1",
+                b" HTTP/1.1 HTTP/1.1", b" HTTPS/1.1", b" XHTTP/1.1", b" ICY/1.1", b" HTTP/+1.1",
+                b" HTTP/1.-1", b" HTTP/\xb9.1", b" HTTP/9.9", b" HTTP/1.1\0", b" HTTP/1.1;a",
+                b" HTTP/11", b" HTTP/1.1,HTTP/1.0",
             )
         )
     )  # fmt: skip
@@ -285,8 +348,10 @@ def _start_lines() -> Iterator[Case]:
         "HTTP/0.9", b"GET /case/####\r\n" + _HIDDEN, b"GET /case/####\r\n\r\n" + _HIDDEN
     )
     yield from _refused(
-        "preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9), b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"SSH-2.0-x\r\n\r\n", b"\x04\x01\x00P\r\n\r\n",
-        b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n" + _HIDDEN, b"\r\n\r\n\0\r\nQUIT\n" + _HIDDEN, b"EHLO a\r\n" + _HIDDEN,
+        "preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"SSH-2.0-x\r\n\r\n", b"\x04\x01\x00P\r\n\r\n",
+        b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n" + _HIDDEN, b"\r\n\r\n\0\r\nQUIT\n" + _HIDDEN,
+        b"EHLO a\r\n" + _HIDDEN,
     )  # fmt: skip
     for method in (
         b"",
@@ -327,7 +392,10 @@ def _bodies() -> Iterator[Case]:
     yield from _read(
         "two requests", _GET + b"\r\nHost: a\r\n\r\n" + _HIDDEN, answered=("case", "hidden")
     )
-    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+    upgrade = (
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+    )
     yield from _read("upgrade", _post(upgrade + b"Content-Length: %s\r\n" % _SIZE, _HIDDEN))
     yield from _read(
         "upgrade", _post(b"Upgrade: websocket\r\nContent-Length: %s\r\n" % _SIZE, _HIDDEN)
@@ -335,5 +403,6 @@ def _bodies() -> Iterator[Case]:
 
 
 CASES: Final = (
-    *_lengths(), *_codings(), *_chunks(), *_lines(), *_hosts(), *_targets(), *_start_lines(), *_bodies(),
+    *_lengths(), *_codings(), *_chunks(), *_lines(), *_hosts(), *_targets(), *_start_lines(),
+    *_bodies(),
 )  # fmt: skip

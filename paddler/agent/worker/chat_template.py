@@ -63,11 +63,13 @@ class ChatTemplate:
         try:
             self._template = _environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
-            raise TemplateCompileError(f"line {error.lineno}: {error.message}") from error
-        # Jinja writes Python, whose compiler has complaints of its own: of a {% break %} outside of
-        # a loop, of nesting that is too deep.
-        except Exception as error:
-            raise TemplateCompileError(f"{type(error).__name__}: {error}") from error
+            raise TemplateCompileError(_sound(f"line {error.lineno}: {error.message}")) from error
+        except SyntaxError as error:
+            # Jinja writes Python, which knows no {% break %} outside of a loop. The line that it
+            # names is one of what was written.
+            raise TemplateCompileError(_sound(error.msg)) from error
+        except Exception as error:  # Both compilers give up on some sources in ways of their own.
+            raise TemplateCompileError(_sound(f"{type(error).__name__}: {error}")) from error
 
     def render(
         self,
@@ -105,8 +107,8 @@ class ChatTemplate:
         except TemplateRenderError:
             raise
         except Exception as error:  # A template runs arbitrary expressions: anything may come.
-            raise TemplateRenderError(_describe(error)) from error
-        return "".join(pieces)
+            raise TemplateRenderError(_sound(_describe(error))) from error
+        return _sound("".join(pieces))
 
 
 class _RaisedByTemplate(jinja2.TemplateError):
@@ -218,3 +220,12 @@ def _describe(error: Exception) -> str:
         traceback = traceback.tb_next
     where = "" if line is None else f"line {line}: "
     return f"{where}{type(error).__name__}: {error}"
+
+
+def _sound(text: str) -> str:
+    """``text`` without half characters, which a template can write and no encoding takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

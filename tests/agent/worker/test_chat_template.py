@@ -103,6 +103,23 @@ def test_syntax_error_names_its_line() -> None:
         compiled("{% if true %}\n{% fi %}")
 
 
+@pytest.mark.parametrize("source", ["{% break %}", "{% if x %}{% continue %}{% endif %}"])
+def test_template_that_python_cannot_compile_is_a_compile_error(source: str) -> None:
+    with pytest.raises(
+        TemplateCompileError, match=r"'(break|continue)' (outside|not properly in) loop"
+    ):
+        compiled(source)
+
+
+@pytest.mark.parametrize(
+    ("literal", "text"), [(r"\ud83d\ude00", "😀"), (r"a\ud800b", "a�b"), (r"\udc00", "�")]
+)
+def test_half_characters_of_a_template_are_joined_or_replaced(literal: str, text: str) -> None:
+    assert rendered(f"{{{{ '{literal}' }}}}") == text
+    with pytest.raises(TemplateRenderError, match=text):
+        rendered(f"{{{{ raise_exception('{literal}') }}}}")
+
+
 def test_raise_exception_is_told_in_the_templates_own_words() -> None:
     with pytest.raises(TemplateRenderError) as caught:
         rendered("{{ raise_exception('roles must alternate') }}")

@@ -20,11 +20,29 @@ from paddler.proto.sse import encode_event
 from tests.fuzz.pieces import cut_text
 
 SEEDS = (
-    b"Hello\nworld", b"data: x\n\n", b'"}}}}\n{"Error":1}', b"\r\n\r\nevent: done\rid: 1",
-    "\u2028\u2029\x85\u0000".encode(), b"\xed\xa0\x80\xff", b": keep-alive\n\ndata: [DONE]\n\n",
-)  # fmt: skip
-DICTIONARY = (b"\n", b"\r", b"\r\n", b"\n\n", b"data:", b"event:", b"id: 1", b"[DONE]", b'"', b"\\",
-              b"}}}}", "\u2028".encode(), b"\0")  # fmt: skip
+    b"Hello\nworld",
+    b"data: x\n\n",
+    b'"}}}}\n{"Error":1}',
+    b"\r\n\r\nevent: done\rid: 1",
+    "\u2028\u2029\x85\u0000".encode(),
+    b"\xed\xa0\x80\xff",
+    b": keep-alive\n\ndata: [DONE]\n\n",
+)
+DICTIONARY = (
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"\n\n",
+    b"data:",
+    b"event:",
+    b"id: 1",
+    b"[DONE]",
+    b'"',
+    b"\\",
+    b"}}}}",
+    "\u2028".encode(),
+    b"\0",
+)
 
 
 def check(data: bytes) -> None:

@@ -20,8 +20,23 @@ SEEDS = (
     b"3\r\nabcd\r\n0\r\n\r\n",
     b"1\r\na\r\n0\r\nA: b\r\n c\r\n\r\n",
 )
-DICTIONARY = (b"\r\n", b"\n", b"\r", b"0\r\n\r\n", b"0\r\n", b";", b" ;", b"0x", b"-1", b"\t", b"\0",
-              b"1\r\na\r\n", b": ", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", HEAD)  # fmt: skip
+DICTIONARY = (
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"0\r\n\r\n",
+    b"0\r\n",
+    b";",
+    b" ;",
+    b"0x",
+    b"-1",
+    b"\t",
+    b"\0",
+    b"1\r\na\r\n",
+    b": ",
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    HEAD,
+)
 
 
 def check(data: bytes) -> None:

@@ -16,21 +16,48 @@ from tests.fuzz.reading_requests import assert_h11_reads, read_requests
 
 SEEDS = (
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"\r\nHEAD /a?b=c HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET * HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
-    b"POST http://a/b HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcOPTIONS * HTTP/1.1\r\nHost:\r\n\r\n",
-    b"POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip , chunked\r\nTE: trailers\r\n\r\n0\r\n\r\n",
-    b"PUT /p HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
+    b"\r\nHEAD /a?b=c HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET * HTTP/1.1\r\n"
+    b"Host: [::1]:80\r\n\r\n",
+    b"POST http://a/b HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
+    b"abcOPTIONS * HTTP/1.1\r\nHost:\r\n\r\n",
+    b"POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip , chunked\r\nTE: trailers\r\n"
+    b"\r\n0\r\n\r\n",
+    b"PUT /p HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 0\r\n"
+    b"Content-Length: 0\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: a\r\nHost : b\r\nX:\r\n folded\r\n\r\n",
     b"GET /s HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x80abcd",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 )
 DICTIONARY = (
-    b"\r\n", b"\r\n\r\n", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"Host: a\r\n", b"Content-Length: ",
-    b"Transfer-Encoding: ", b"chunked", b"Connection: ", b"keep-alive", b"close", b"Upgrade: ",
-    b"websocket", b"Expect: 100-continue\r\n", b"\n", b"\r", b"\0", b"\t", b"\x7f", b"\xff",
-    b"GET ", b"POST ", b"http://", b"\x0b", b"+1", b"0x1", b"1, 1",
-)  # fmt: skip
+    b"\r\n",
+    b"\r\n\r\n",
+    b" HTTP/1.1\r\n",
+    b" HTTP/1.0\r\n",
+    b"Host: a\r\n",
+    b"Content-Length: ",
+    b"Transfer-Encoding: ",
+    b"chunked",
+    b"Connection: ",
+    b"keep-alive",
+    b"close",
+    b"Upgrade: ",
+    b"websocket",
+    b"Expect: 100-continue\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\t",
+    b"\x7f",
+    b"\xff",
+    b"GET ",
+    b"POST ",
+    b"http://",
+    b"\x0b",
+    b"+1",
+    b"0x1",
+    b"1, 1",
+)
 
 
 def check(data: bytes) -> None:

@@ -4,6 +4,7 @@ Invariant: a response is read or refused alike however its bytes arrive, and onl
 ``RemoteProtocolError``.
 """
 
+import contextlib
 from collections.abc import Iterable
 
 from paddler.errors import RemoteProtocolError
@@ -34,10 +35,8 @@ def check(data: bytes) -> None:
             assert whole[1] is not None or again == whole
         for event in whole[0]:
             if isinstance(event, ResponseHead) and event.status == 101:
-                try:
+                with contextlib.suppress(RemoteProtocolError):
                     ClientHandshake("a", "/").check(event)
-                except RemoteProtocolError:
-                    pass
 
 
 def read(pieces: Iterable[bytes], method: str) -> tuple[list[HttpEvent], str | None]:

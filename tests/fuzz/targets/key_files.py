@@ -14,12 +14,26 @@ from paddler.keys import Keys, read_key
 SEEDS = (
     b"# product teams\nsearch   8f0c8f0c8f0c8f0c\nsupport  51d251d251d251d2\n",
     b"0123456789abcdef\r\n\r\n\tname 0123456789abcdeg",
-    b"short\n", b"a b c\n", b"\xff\n", b"",
+    b"short\n",
+    b"a b c\n",
+    b"\xff\n",
+    b"",
     b"0123456789abcdef\n0123456789abcdef\n",
     "näme 0123456789abcdef\u2028#x 0123456789abcdef0".encode(),
-)  # fmt: skip
-DICTIONARY = (b"0123456789abcdef", b"fedcba9876543210", b"\n", b"\r", b" ", b"#", b"\x0c", b"\x1c",
-              "\u2028".encode(), "\u00a0".encode(), b"\x85")  # fmt: skip
+)
+DICTIONARY = (
+    b"0123456789abcdef",
+    b"fedcba9876543210",
+    b"\n",
+    b"\r",
+    b" ",
+    b"#",
+    b"\x0c",
+    b"\x1c",
+    "\u2028".encode(),
+    "\u00a0".encode(),
+    b"\x85",
+)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import os
 import signal
 import tempfile
 import traceback
+import warnings
 from pathlib import Path
 
 import gguf
@@ -40,8 +41,17 @@ def _seeds() -> tuple[bytes, ...]:
 
 
 SEEDS = _seeds()
-DICTIONARY = (b"GGUF", b"\x03\x00\x00\x00", b"general.architecture", b"tokenizer.ggml.tokens", b"\xff" * 8,
-              b"tokenizer.chat_template", b"\x08\x00\x00\x00", b"\x09\x00\x00\x00", b"\xed\xa0\x80")  # fmt: skip
+DICTIONARY = (
+    b"GGUF",
+    b"\x03\x00\x00\x00",
+    b"general.architecture",
+    b"tokenizer.ggml.tokens",
+    b"\xff" * 8,
+    b"tokenizer.chat_template",
+    b"\x08\x00\x00\x00",
+    b"\x09\x00\x00\x00",
+    b"\xed\xa0\x80",
+)
 
 
 @functools.cache
@@ -57,7 +67,9 @@ def check(data: bytes) -> None:
     os.ftruncate(fd, 0)
     os.pwrite(fd, data, 0)
     os.ftruncate(fd, len(data) + TENSOR_BYTES)
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child only opens the file
+        child = os.fork()
     if child == 0:
         signal.setitimer(signal.ITIMER_REAL, 5.0)  # its signal ends the process
         os._exit(opened(f"/proc/self/fd/{fd}"))

@@ -20,9 +20,23 @@ SEEDS = (
     b'{"balancer_desired_state": {"unknown": 1}}',
     b"[" * 2000,
 )
-DICTIONARY = (b'"inference_parameters"', b'"model"', b'"version"', b"null", b"true", b"1e999", b"-1",
-              b'"use_chat_template_override"', b'"multimodal_projection"', b"{}", b"[]", b"\\ud800",
-              b'"chat_template_override"', b"NaN", b"18446744073709551616")  # fmt: skip
+DICTIONARY = (
+    b'"inference_parameters"',
+    b'"model"',
+    b'"version"',
+    b"null",
+    b"true",
+    b"1e999",
+    b"-1",
+    b'"use_chat_template_override"',
+    b'"multimodal_projection"',
+    b"{}",
+    b"[]",
+    b"\\ud800",
+    b'"chat_template_override"',
+    b"NaN",
+    b"18446744073709551616",
+)
 
 
 def check(data: bytes) -> None:

@@ -19,8 +19,24 @@ from tests.agent.worker.tool_calls.samples import SAMPLES
 from tests.fuzz.pieces import cut_text, drawn_from
 
 SEEDS = tuple(text.encode() for text in SAMPLES.values())
-DICTIONARY = (b"{", b"}", b'"', b"\\", b"[", b"]", b"(", b")", b",", b":", b"</parameter>", b"</function>",
-              b'{"name": "f", "arguments": ', b"<tool_call>", b"</tool_call>", b"[ARGS]")  # fmt: skip
+DICTIONARY = (
+    b"{",
+    b"}",
+    b'"',
+    b"\\",
+    b"[",
+    b"]",
+    b"(",
+    b")",
+    b",",
+    b":",
+    b"</parameter>",
+    b"</function>",
+    b'{"name": "f", "arguments": ',
+    b"<tool_call>",
+    b"</tool_call>",
+    b"[ARGS]",
+)
 
 SCHEMAS = {"f": {"properties": {"text": {"type": "string"}, "n": {"type": "integer"}}}}
 
@@ -41,7 +57,7 @@ def check(data: bytes) -> None:
         msgspec.json.encode(call)
     for pieces in (
         cut_text(text),
-        list(text[:LONGEST_CHAR_BY_CHAR]) + [text[LONGEST_CHAR_BY_CHAR:]],
+        [*text[:LONGEST_CHAR_BY_CHAR], text[LONGEST_CHAR_BY_CHAR:]],
     ):
         assert streamed(pieces, own, schemas) == calls
 

@@ -14,8 +14,20 @@ SEEDS = (
     b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00",
     b"\x8a\x7d" + bytes(125),
 )
-DICTIONARY = (b"\x81", b"\x82", b"\x01", b"\x80", b"\x00", b"\x89", b"\x8a", b"\x88", b"\x7e", b"\x7f",
-              b"\x03\xe8", b"\x81\x00")  # fmt: skip
+DICTIONARY = (
+    b"\x81",
+    b"\x82",
+    b"\x01",
+    b"\x80",
+    b"\x00",
+    b"\x89",
+    b"\x8a",
+    b"\x88",
+    b"\x7e",
+    b"\x7f",
+    b"\x03\xe8",
+    b"\x81\x00",
+)
 
 
 def check(data: bytes) -> None:
