@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +122,21 @@ def test_there_are_no_files_but_the_panels(name: str) -> None:
         assert (answer.status, answer.body) == (404, b"File not found")
 
     on_balancer(test)
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/static/panel.js", "/api/v1/agents"])
+def test_behind_a_token_nothing_is_told_without_it(tmp_path: Path, path: str) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("operator token-of-operators\n")
+
+    async def test(running: Running) -> None:
+        answer = await running.get(running.panel, path)
+        assert answer.status == 401
+        assert answer.headers.get("www-authenticate") == 'Basic realm="paddler"'
+        assert b"data-management-addr" not in answer.body
+        assert answer.headers.get("content-security-policy")
+
+    on_balancer(test, "--management-token-file", str(tokens))
 
 
 def test_a_file_that_the_browser_has_is_not_sent_again() -> None:
