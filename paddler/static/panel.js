@@ -216,6 +216,10 @@ function showTitle(state) {
 element("retry").addEventListener("click", () => live.retryNow());
 element("reload").addEventListener("click", () => location.reload());
 document.addEventListener("click", onClick);
+// A file that misses where it was meant to go would take the page's place.
+for (const kind of ["dragover", "drop"]) {
+  document.addEventListener(kind, (event) => event.preventDefault());
+}
 window.addEventListener("popstate", onBack);
 if ("EventSource" in window) {
   live.subscribe(showFrame);
