@@ -277,9 +277,12 @@ def _lines() -> Iterator[Case]:
         _GET + b"\r\nHost: a\r\nX\x7f: y\r\n\r\n", _GET + b"\r\nHost: a\r\n: y\r\n\r\n",
         _GET + b"\r\nHost: a\r\nX\r\n\r\n", _GET + b"\r\nHost: a\r\n\x00\r\n\r\n",
     )  # fmt: skip
-    yield from _refused("sizes", _GET + b"\r\nHost: a\r\nX: %s\r\n\r\n" % (b"x" * 70_000),
-                        _GET + b"\r\nHost: a\r\n" + b"X: y\r\n" * 120 + b"\r\n",
-                        b"GET /case/####?" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n")  # fmt: skip
+    yield from _refused(
+        "sizes",
+        _GET + b"\r\nHost: a\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        _GET + b"\r\nHost: a\r\n" + b"X: y\r\n" * 120 + b"\r\n",
+        b"GET /case/####?" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    )
     yield from _read("empty line", b"\r\n" + _HIDDEN, answered=("hidden",))
     yield from _read(
         "bytes", _GET + b"\r\nHost: a\r\nX: \x80\xff\ty\r\n\r\n", _GET + b"\r\nHost:a\r\nX:\r\n\r\n"
