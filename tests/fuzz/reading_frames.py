@@ -41,7 +41,7 @@ def check_frames(data: bytes, *, is_client: bool) -> None:
             payload.decode()
     theirs, their_refusal = wsproto_reads(data, is_client=is_client)
     assert theirs == bytewise[: len(theirs)]
-    if their_refusal == 1007 and refusal != 1007:
+    if their_refusal == 1007:
         return  # it looks at fragments of text, we at whole messages
     if refusal is not None and their_refusal is None:
         # It waits for whole headers, we refuse a byte that is wrong whatever follows.
