@@ -103,9 +103,9 @@ class BalancerConfig(msgspec.Struct, frozen=True, kw_only=True):
     inference_origins: frozenset[str]
     management_origins: frozenset[str]
     panel_hosts: frozenset[str]
+    """Names that the panel answers to beside its own; ``*``: any."""
     access: Access
     tls: Mapping[str, ServerTls]
-    """Names that the panel answers to beside its own; ``*``: any."""
     state_database: str
     statsd: Statsd
     max_body_bytes: int

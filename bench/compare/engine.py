@@ -135,31 +135,35 @@ def _measure_interference(
 
 
 def compare_turns(findings: Findings, *, is_quick: bool, model: Path | None = None) -> None:
-    """Conversations of four turns over four agents: how much of a prompt is found again."""
+    """Conversations of four turns over four agents, with and without a choice by beginnings."""
     path = (model or MODEL).resolve()
     if not path.is_file():
         findings.skip(f"turns: {path} is not there; `make model` brings it, --model names another")
         return
-    with stage() as on:
-        fleet = start_ours(on, path, slots=2, agents=2 if is_quick else 4, context=2048)
-        report = _ask(
-            on,
-            fleet.url,
-            *("--streams", "4", "--turns", "4", "--requests", "16" if is_quick else "48"),
-            *("--prompt-words", "40", "--max-tokens", "24", "--shared-prefix", "60"),
-            *("--prefixes", "2"),
-        )
-        cached_percent = 100 * cached_share(fleet)
     group = "conversations of four turns over several agents"
-    _tell(findings, group, OURS, report)
-    findings.add(
-        group,
-        "prompt tokens found in a cache",
-        "%",
-        OURS,
-        cached_percent,
-        is_more_better=True,
-    )
+    for program, affinity in ((OURS, "on"), ("affinity off", "off")):
+        with stage() as on:
+            flags = ("--prefix-affinity", affinity)
+            agents = 2 if is_quick else 4
+            fleet = start_ours(on, path, slots=2, agents=agents, context=2048, flags=flags)
+            report = _ask(
+                on,
+                fleet.url,
+                # Fewer than agents: nobody is sent back to an agent because it alone is free.
+                *("--streams", "2", "--turns", "4", "--requests", "16" if is_quick else "48"),
+                *("--prompt-words", "80", "--max-tokens", "16", "--shared-prefix", "60"),
+                *("--prefixes", "2"),
+            )
+            cached_percent = 100 * cached_share(fleet)
+        _tell(findings, group, program, report)
+        findings.add(
+            group,
+            "prompt tokens found in a cache",
+            "%",
+            program,
+            cached_percent,
+            is_more_better=True,
+        )
 
 
 def _tell(findings: Findings, group: str, program: str, report: Report) -> None:

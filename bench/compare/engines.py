@@ -2,6 +2,7 @@
 
 import json
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,13 @@ class Served(msgspec.Struct, frozen=True):
 
 
 def start_ours(
-    on: Stage, model: Path, *, slots: int, agents: int = 1, context: int = CONTEXT
+    on: Stage,
+    model: Path,
+    *,
+    slots: int,
+    agents: int = 1,
+    context: int = CONTEXT,
+    flags: Sequence[str] = (),
 ) -> Served:
     """A balancer, and agents that have loaded ``model``."""
     management, inference, openai = (free_port() for _ in range(3))
@@ -42,6 +49,7 @@ def start_ours(
         *("--compat-openai-addr", f"127.0.0.1:{openai}"),
         *("--inference-item-timeout", "120s", "--buffered-request-timeout", "120s"),
         *("--max-buffered-requests", "1000"),
+        *flags,
     )
     balancer.wait_listening(openai)
     served = Served(f"http://127.0.0.1:{openai}", f"http://127.0.0.1:{management}")

@@ -65,14 +65,15 @@ def _measure_churn(findings: Findings, *, is_quick: bool) -> None:
     with stage() as on:
         fleet = Fleet(on, agents=25, slots=8, agent_words=("--rate", "100", "--tokens", "20"))
         sizes = []
+        streams = 0
         for _ in range(3):
             words = ("--streams", "200", "--max-tokens", "20", "--duration", seconds)
-            report = on.load(fleet.url, *words).report()
+            streams = on.load(fleet.url, *words).report().finished
             sizes.append(_settled(fleet.balancer))
         grown_kib = (sizes[-1] - sizes[-2]) / KIB
     name = "growth by a round of streams that come and go"
     findings.add("memory", name, "KiB", OURS, grown_kib, budget=1024.0)
-    findings.note(f"A round of churn was {report.finished:,} streams.")
+    findings.note(f"A round of churn was {streams:,} streams.")
 
 
 def _settled(program: Program) -> int:

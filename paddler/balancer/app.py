@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 MAX_UNSENT_EMBEDDING_BYTES: Final = 64 * 1024 * 1024
 CLOSE_TIMEOUT_S: Final = 0.5
 MANAGEMENT_FLAG: Final = "--management-addr"
+PANEL_FLAG: Final = "--web-admin-panel-addr"
 
 
 def run(config: BalancerConfig) -> int:
@@ -186,7 +187,8 @@ class Balancer:
         config = self._config
         panel_origins = set()
         if config.panel is not None:
-            panel_origins = {f"http://{join_address(config.panel.host, config.panel.port)}"}
+            scheme = "https" if PANEL_FLAG in config.tls else "http"
+            panel_origins = {f"{scheme}://{join_address(config.panel.host, config.panel.port)}"}
         management = Router()
         self.add_management_routes(management)
         management_cors = Cors(config.management_origins | panel_origins)
@@ -231,7 +233,7 @@ class Balancer:
             )
             await self._open("--compat-openai-addr", config.openai, site)
         if config.panel is not None:
-            await self._open("--web-admin-panel-addr", config.panel, self._panel_site(config.panel))
+            await self._open(PANEL_FLAG, config.panel, self._panel_site(config.panel))
         log.info("paddler %s is ready", __version__)
 
     def _panel_site(self, address: Address) -> Site:

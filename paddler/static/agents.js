@@ -27,6 +27,7 @@ const RESORT_MS = 2000;
  * @property {AgentFacts | undefined} facts
  * @property {number} rate
  * @property {import("./wire.js").StateSummary | null} desired
+ * @property {boolean} isTwin another agent has the same name
  *
  * @typedef {object} Column
  * @property {string} title
@@ -73,6 +74,10 @@ export function mountAgents(root, context) {
   let arrangedAt = 0;
   let isOrderStale = true;
   let knownSize = 0;
+  /** Names that several agents have. @type {Set<string>} */
+  let twins = new Set();
+  /** @type {LiveState["agents"] | null} */
+  let knownAgents = null;
   /** @type {LiveState} */
   let state = context.live.state;
   const choice = readChoice();
@@ -141,7 +146,7 @@ export function mountAgents(root, context) {
       arrangedAt = performance.now();
       isOrderStale = false;
     }
-    for (const id of order) rows.get(id)?.update(shownOf(state, id));
+    for (const id of order) rows.get(id)?.update(shownOf(state, id, twins));
     const total = state.agents.size;
     setHidden(table, order.length === 0);
     setHidden(part(root, "agents-none"), total === 0 || order.length > 0);
@@ -161,6 +166,10 @@ export function mountAgents(root, context) {
   return {
     /** @param {LiveState} now */
     update(now) {
+      if (now.agents !== knownAgents) {
+        knownAgents = now.agents;
+        twins = namesOfSeveral(now.agents);
+      }
       state = now;
       for (const id of rows.keys()) {
         if (!now.agents.has(id)) {
@@ -185,10 +194,11 @@ function readChoice() {
   const query = new URLSearchParams(location.search || lastSearch);
   const sort = query.get("sort") ?? "name";
   const status = query.get("status") ?? "all";
-  const known = COLUMNS[sort] ? sort : "name";
+  // What the address says may come from anybody: `constructor` is a key of every object.
+  const known = Object.hasOwn(COLUMNS, sort) ? sort : "name";
   return {
     find: query.get("find") ?? "",
-    status: STATUSES[status] ? status : "all",
+    status: Object.hasOwn(STATUSES, status) ? status : "all",
     sort: known,
     isDescending: query.has("order") ? query.get("order") === "desc" : (COLUMNS[known].isDescending ?? false),
   };
@@ -207,10 +217,25 @@ function writeChoice(choice) {
   history.replaceState(history.state, "", location.pathname + lastSearch);
 }
 
-/** @param {LiveState} state @param {string} id @returns {Shown} */
-function shownOf(state, id) {
+const NO_NAMES = Object.freeze(new Set());
+
+/** @param {LiveState} state @param {string} id @param {ReadonlySet<string>} twins @returns {Shown} */
+function shownOf(state, id, twins = NO_NAMES) {
   const agent = /** @type {AgentSnapshot} */ (state.agents.get(id));
-  return { agent, facts: state.facts.get(id), rate: state.rates.get(id) ?? 0, desired: state.desired };
+  return { agent, facts: state.facts.get(id), rate: state.rates.get(id) ?? 0, desired: state.desired, isTwin: twins.has(agentName(agent)) };
+}
+
+/** @param {LiveState["agents"]} agents */
+function namesOfSeveral(agents) {
+  const seen = new Set();
+  /** @type {Set<string>} */
+  const twins = new Set();
+  for (const agent of agents.values()) {
+    const name = agentName(agent);
+    if (seen.has(name)) twins.add(name);
+    seen.add(name);
+  }
+  return twins;
 }
 
 /** @param {LiveState} state @param {Choice} choice @returns {string[]} */
@@ -328,21 +353,23 @@ class Row {
       before.agent === now.agent &&
       before.facts === now.facts &&
       before.rate === now.rate &&
-      before.desired === now.desired;
+      before.desired === now.desired &&
+      before.isTwin === now.isTwin;
     if (isSame) return;
     this._shown = now;
     if (before?.rate !== now.rate) setText(this._parts.rate, now.rate > 0 ? formatNumber(now.rate) : "–");
-    if (before?.agent === now.agent && before.facts === now.facts && before.desired === now.desired) return;
+    if (before?.agent === now.agent && before.facts === now.facts && before.desired === now.desired && before.isTwin === now.isTwin) return;
     this._showAll(now);
   }
 
   /** @param {Shown} now */
-  _showAll({ agent, facts, desired }) {
+  _showAll({ agent, facts, desired, isTwin }) {
     const parts = this._parts;
     const condition = conditionOf(agent, facts);
     const name = agentName(agent);
     setText(parts.name, name);
-    setText(parts.place, facts?.details?.host ?? shortId(agent.id));
+    const host = facts?.details?.host ?? null;
+    setText(parts.place, host === null ? shortId(agent.id) : isTwin ? `${host} · ${shortId(agent.id)}` : host);
     setText(parts.status, condition.word);
     setAttribute(parts.status, "data-level", condition.level);
     setAttribute(parts.status, "title", condition.hint);

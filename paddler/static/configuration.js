@@ -11,6 +11,9 @@
  * @property {number} statsdIntervalMs
  * @property {number} bufferTimeoutMs
  * @property {number} maxBuffered 0: nobody waits
+ * @property {ReadonlySet<string>} tls flags of the listeners that speak TLS
+ * @property {boolean} asksForApiKey the inference and OpenAI-compatible services do
+ * @property {boolean} asksForToken the management service, the panel and thereby agents do
  */
 
 /** @param {DOMStringMap} attributes @returns {Configuration} */
@@ -24,7 +27,19 @@ export function readConfiguration(attributes) {
     statsdIntervalMs: Number(attributes.statsdReportingIntervalMillis),
     bufferTimeoutMs: Number(attributes.bufferedRequestTimeoutMillis),
     maxBuffered: Number(attributes.maxBufferedRequests),
+    tls: new Set((attributes.tlsListeners ?? "").split(" ")),
+    asksForApiKey: attributes.asksForApiKey === "yes",
+    asksForToken: attributes.asksForManagementToken === "yes",
   };
+}
+
+export const MANAGEMENT = "--management-addr";
+export const INFERENCE = "--inference-addr";
+export const OPENAI = "--compat-openai-addr";
+
+/** How addresses of a listener begin. @param {Configuration} configuration @param {string} flag of the listener */
+export function schemeOf({ tls }, flag) {
+  return tls.has(flag) ? "https://" : "http://";
 }
 
 /**

@@ -15,6 +15,8 @@ import { PATHS } from "./wire.js";
  */
 
 const KEY = "paddler-conversation";
+/** Changes with what is kept: a page of another version does not know what to do with it. */
+const SHAPE = 1;
 const MAX_KEPT_CHARACTERS = 2_000_000;
 
 export class Conversation {
@@ -142,7 +144,7 @@ export class Conversation {
         ? this.turns
         : this.turns.map((turn) => (turn.role === "user" ? { ...turn, images: [] } : turn));
     try {
-      sessionStorage.setItem(KEY, JSON.stringify({ turns, settings, draft }));
+      sessionStorage.setItem(KEY, JSON.stringify({ shape: SHAPE, turns, settings, draft }));
     } catch {
       // Then it holds as long as the page does.
     }
@@ -151,7 +153,7 @@ export class Conversation {
   _restore() {
     try {
       const kept = JSON.parse(sessionStorage.getItem(KEY) ?? "null");
-      if (kept === null) return;
+      if (kept?.shape !== SHAPE) return;
       this.turns = kept.turns;
       this.settings = { ...newSettings(), ...kept.settings };
       this.draft = kept.draft;

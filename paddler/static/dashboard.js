@@ -5,7 +5,7 @@ import { agentGuide, openAgentGuide } from "./add_agent.js";
 import { mountAgents } from "./agents.js";
 import { mountAlerts } from "./alerts.js";
 import { firstTokenMs, mountCharts } from "./charts.js";
-import { reachableAddress } from "./configuration.js";
+import { INFERENCE, MANAGEMENT, OPENAI, reachableAddress, schemeOf } from "./configuration.js";
 import { clone, copyButton, make, part, setAttribute, setHidden, setText } from "./dom.js";
 import { mountEvents } from "./events.js";
 import { formatCount, formatMilliseconds, formatNumber } from "./format.js";
@@ -113,21 +113,25 @@ function addTile(root, title, bar) {
 
 /** @param {HTMLElement} list @param {import("./configuration.js").Configuration} configuration */
 function showServices(list, configuration) {
-  /** @type {[string, string, string][]} what it is, its address, what comes before that to use it */
+  /** @type {[string, string, string][]} what it is, its address, its flag */
   const services = [
-    ["Inference", configuration.inferenceAddr, "http://"],
-    ["OpenAI-compatible", configuration.openaiAddr, "http://"],
-    ["Management", configuration.managementAddr, "http://"],
+    ["Inference", configuration.inferenceAddr, INFERENCE],
+    ["OpenAI-compatible", configuration.openaiAddr, OPENAI],
+    ["Management", configuration.managementAddr, MANAGEMENT],
   ];
-  for (const [name, typed, scheme] of services) {
+  for (const [name, typed, flag] of services) {
     if (typed === "") {
       list.append(make("dt", { text: name }), make("dd", { class: "faint", text: "off" }));
       continue;
     }
     const { address, note } = reachableAddress(typed, location.hostname);
-    const path = name === "OpenAI-compatible" ? "/v1" : "";
-    const url = scheme + address + path;
-    const isMetrics = name === "Management";
+    const path = flag === OPENAI ? "/v1" : "";
+    const url = schemeOf(configuration, flag) + address + path;
+    const isManagement = flag === MANAGEMENT;
+    // A browser that follows a link sends no token along.
+    const hasMetrics = isManagement && !configuration.asksForToken;
+    const asksForKey = isManagement ? configuration.asksForToken : configuration.asksForApiKey;
+    const key = isManagement ? "needs a management token" : "needs an API key";
     list.append(
       make("dt", { text: name }),
       make(
@@ -136,9 +140,10 @@ function showServices(list, configuration) {
         make("code", { text: url }),
         " ",
         copyButton(() => url, `the ${name} address`),
-        isMetrics ? " " : null,
-        isMetrics ? make("a", { href: `${url}/metrics`, target: "_blank", rel: "noopener noreferrer", text: "metrics" }) : null,
+        hasMetrics ? " " : null,
+        hasMetrics ? make("a", { href: `${url}/metrics`, target: "_blank", rel: "noopener noreferrer", text: "metrics" }) : null,
         note ? make("span", { class: "faint", text: ` ${note}` }) : null,
+        asksForKey ? make("span", { class: "faint", text: ` ${key}` }) : null,
       ),
     );
   }

@@ -10,6 +10,8 @@ import { clone, make, part, setText } from "./dom.js";
  * @property {(title: string) => void} setTitle
  */
 
+let opened = 0;
+
 /**
  * Open a dialog around `content`.
  * @param {{
@@ -25,7 +27,11 @@ export function openDialog({ title, content, className, mayClose, onClose }) {
   const dialog = /** @type {HTMLDialogElement} */ (clone("dialog-frame"));
   const opener = document.activeElement;
   if (className) dialog.classList.add(className);
-  setText(part(dialog, "title"), title);
+  const heading = part(dialog, "title");
+  setText(heading, title);
+  // One dialog may open above another.
+  heading.id = `dialog-title-${++opened}`;
+  dialog.setAttribute("aria-labelledby", heading.id);
   part(dialog, "content").append(content);
   const tryClose = () => {
     if (mayClose === undefined || mayClose()) dialog.close();

@@ -60,8 +60,8 @@ export class EmbeddingsPanel {
         this._go,
         " curl ",
         copyButton(() => {
-          const address = outsideAddress(configuration.openaiAddr, location, "/embeddings");
-          return requestAsCurl(address, this._body());
+          const outside = outsideAddress(configuration, location, "/embeddings");
+          return requestAsCurl(outside, this._body());
         }, "the request as a curl line"),
       ),
     );

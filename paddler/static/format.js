@@ -52,9 +52,13 @@ export function formatDateTime(at) {
   return dateAndTime.format(at * 1000);
 }
 
+// What is not seen, or turns around what stands beside it: control characters, blanks without
+// width, marks of the direction of writing.
+const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]/g;
+
 /** How an agent is called: two may have one name, and some have none. @param {{ id: string, name: string | null }} agent */
 export function agentName(agent) {
-  return agent.name?.trim() ? agent.name : `unnamed ${shortId(agent.id)}`;
+  return (agent.name ?? "").replace(UNSEEN, "").trim() || `unnamed ${shortId(agent.id)}`;
 }
 
 /** @param {string} id */

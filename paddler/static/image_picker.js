@@ -44,6 +44,8 @@ export class ImagePicker {
   constructor(images, onChange) {
     this._images = images;
     this._onChange = onChange;
+    /** Those that are being read. @type {Promise<void>} */
+    this._taking = Promise.resolve();
     this._input = make("input", {
       type: "file",
       accept: IMAGE_TYPES.join(","),
@@ -71,8 +73,14 @@ export class ImagePicker {
     return files.length > 0;
   }
 
+  /** Take files, one call after the other: each counts what is there. @param {File[]} files */
+  take(files) {
+    this._taking = this._taking.then(() => this._read(files));
+    return this._taking;
+  }
+
   /** @param {File[]} files */
-  async take(files) {
+  async _read(files) {
     const refusals = [];
     let taken = 0;
     for (const file of files) {

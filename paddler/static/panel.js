@@ -122,6 +122,16 @@ function notFound(path) {
   );
 }
 
+function browserTooOld() {
+  return make(
+    "section",
+    { class: "card" },
+    make("h1", { text: "This browser cannot show the panel" }),
+    make("p", { text: "It has no server-sent events (EventSource), or something turned them off. Any current browser has them." }),
+    make("p", {}, "Without it: ", make("code", { text: "paddler status" }), " in a terminal."),
+  );
+}
+
 /** @param {Page} page */
 function notLoaded(page) {
   const again = make("button", { type: "button", onClick: () => location.reload() }, "Load again");
@@ -206,7 +216,16 @@ function showTitle(state) {
 element("retry").addEventListener("click", () => live.retryNow());
 element("reload").addEventListener("click", () => location.reload());
 document.addEventListener("click", onClick);
+// A file that misses where it was meant to go would take the page's place.
+for (const kind of ["dragover", "drop"]) {
+  document.addEventListener(kind, (event) => event.preventDefault());
+}
 window.addEventListener("popstate", onBack);
-live.subscribe(showFrame);
-live.start();
-show(false);
+if ("EventSource" in window) {
+  live.subscribe(showFrame);
+  live.start();
+  show(false);
+} else {
+  setText(element("connection"), "Not connected");
+  element("page").append(browserTooOld());
+}

@@ -68,8 +68,10 @@ class PromptPage {
       onKeydown: (event) => this._onKey(/** @type {KeyboardEvent} */ (event)),
       onBlur: () => conversation.keep(),
       onPaste: (event) => {
-        if (this._images.takeFrom(/** @type {ClipboardEvent} */ (event).clipboardData))
-          event.preventDefault();
+        const { clipboardData } = /** @type {ClipboardEvent} */ (event);
+        // Word processors and spreadsheets add a picture of the text that is copied.
+        const isText = ["text/plain", "text/html"].every((type) => clipboardData?.types.includes(type));
+        if (!isText && this._images.takeFrom(clipboardData)) event.preventDefault();
       },
     });
     this._area.value = conversation.draft;
@@ -274,8 +276,8 @@ class PromptPage {
     const request = chatRequest(settings, asked, this._modelName());
     this._settings.showProblems("problems" in request ? request.problems : {});
     if ("problems" in request) return "# The settings cannot be as filled in; see the page.";
-    const address = outsideAddress(this._context.configuration.openaiAddr, location, "/chat/completions");
-    return requestAsCurl(address, request.body);
+    const outside = outsideAddress(this._context.configuration, location, "/chat/completions");
+    return requestAsCurl(outside, request.body);
   }
 
   _export() {

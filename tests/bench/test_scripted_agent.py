@@ -113,7 +113,7 @@ def test_scripted_stamps_tell_when_each_token_was_said() -> None:
         assert len(stamps) == 5
         assert [began_ns, *stamps, ended_ns] == sorted([began_ns, *stamps, ended_ns])
         assert stamps[0] - began_ns >= 49_000_000
-        assert stamps[-1] - stamps[0] >= 4 / FAST * 1e9 * 0.9
+        # The pace is kept from the beginning: what comes late is made up for, so no gap is sure.
 
     on_balancer(test)
 

@@ -1,8 +1,12 @@
 """The frame around every page: where one is, how the balancer is, what the browser allows."""
 
-import pytest
+from pathlib import Path
 
-from tests.panel.browser import NARROW, WIDE, Page
+import pytest
+from selenium import webdriver
+
+from tests.panel.browser import NARROW, WIDE, Page, clean_page
+from tests.panel.staged import StagedFleet
 
 
 def test_an_unknown_page_says_so_within_the_frame(page: Page) -> None:
@@ -47,3 +51,42 @@ def test_the_first_tab_skips_to_the_page(page: Page) -> None:
     link = page.tab_to(".skip", limit=1)
     assert link.text == "Skip to the page"
     assert link.is_displayed()
+
+
+def test_a_browser_without_event_streams_is_told(page: Page) -> None:
+    script = {"source": "delete window.EventSource"}
+    added = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
+    try:
+        page.open("/")
+        page.find("main h1", "This browser cannot show the panel")
+        page.find("#connection", "Not connected")
+    finally:
+        page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+def test_a_panel_that_asks_for_a_token_works_by_it(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("operator s3cret-token-of-the-operator\n")
+    tokens.chmod(0o600)
+    with (
+        StagedFleet("--management-token-file", str(tokens)) as staged,
+        clean_page(browser, staged.panel) as page,
+    ):
+        plain = page.base
+        page.base = plain.replace("//", "//anybody:s3cret-token-of-the-operator@")
+        page.open("/")
+        page.base = plain
+        page.find("#connection", "Connected")
+        command = "paddler agent --management-addr"
+        assert "--management-token-file FILE" in page.find(".command code", command).text
+        page.find(".services dd", "needs a management token")
+        page.open("/model")
+        page.click("label[for=model-local]")
+        page.fill("#model-path", "/models/tiny.gguf")
+        page.click("button[type=submit]")
+        page.click("dialog button.primary", "Apply")
+        page.find(".page-status", "Applied")
+        page.open("/")
+        page.find(".event-text", "operator (127.0.0.1) asked for /models/tiny.gguf")

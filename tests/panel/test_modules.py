@@ -47,6 +47,36 @@ def test_addresses_are_shown_as_a_browser_reaches_them(shell: Page) -> None:
         assert (shown["address"], shown["note"] != "") == (address, has_note)
 
 
+def test_the_agent_command_has_what_the_management_service_asks_for(shell: Page) -> None:
+    attributes = {
+        "managementAddr": "10.0.0.7:8060",
+        "tlsListeners": "--inference-addr --management-addr",
+        "asksForManagementToken": "yes",
+    }
+    script = """
+        const [attributes, done] = arguments;
+        Promise.all([import("/static/configuration.js"), import("/static/add_agent.js")]).then(
+          ([{ readConfiguration }, { agentCommand }]) =>
+            done(agentCommand(readConfiguration(attributes))));
+        """
+    command = shell.driver.execute_async_script(script, attributes)
+    flags = "--management-tls --management-token-file FILE --slots 4"
+    assert command == f"paddler agent --management-addr 10.0.0.7:8060 {flags}"
+
+
+def test_what_is_not_seen_is_no_part_of_a_name(shell: Page) -> None:
+    for name, shown in (
+        ("gpu-1", "gpu-1"),
+        ("\u202eevil\u200b", "evil"),
+        ("\u200b\ufeff", "unnamed abcdef"),
+        ("a\nb", "ab"),
+        (None, "unnamed abcdef"),
+        ("ゲーム 👩\u200d🔧", "ゲーム 👩\u200d🔧"),
+    ):
+        agent = {"id": "abcdef-1", "name": name}
+        assert call(shell, "format.js", "agentName", agent) == shown
+
+
 def test_lengths_of_time_and_sizes_are_short(shell: Page) -> None:
     for seconds, words in (
         (0, "0 s"),

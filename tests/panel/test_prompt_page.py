@@ -324,6 +324,48 @@ def test_images_are_chosen_dropped_pasted_and_taken_out(chat: Page, tmp_path: Pa
     chat.wait(lambda: len(chat.all(".composer .previews img")) == 3, "one is taken out")
 
 
+def test_text_that_is_copied_with_its_picture_is_pasted_as_text(chat: Page) -> None:
+    """As word processors and spreadsheets copy it."""
+    is_taken = chat.js(
+        """
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(9)], "c.png", {type: "image/png"}));
+        data.setData("text/plain", "A1");
+        data.setData("text/html", "<td>A1");
+        const paste = new ClipboardEvent("paste", {
+          clipboardData: data, bubbles: true, cancelable: true});
+        document.querySelector("#message").dispatchEvent(paste);
+        return paste.defaultPrevented;
+        """
+    )
+    assert not is_taken
+    assert not chat.all(".composer .previews img")
+
+
+def test_images_that_come_at_once_stay_within_what_a_request_may_have(chat: Page) -> None:
+    chat.js(
+        """
+        for (let count = 0; count < 4; count += 1) {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(15e6)], `${count}.png`, {type: "image/png"}));
+          document.querySelector("#message").dispatchEvent(
+            new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true}));
+        }
+        """
+    )
+    chat.find(".composer .field-error", "With 3.png all images have more than 45 MiB.")
+    assert len(chat.all(".composer .previews li")) == 3
+    chat.reset()  # they are large
+
+
+@pytest.mark.parametrize("kept", ["{}", "[]", '{"turns": [{"role": "x"}]}', '{"turns": 7}'])
+def test_a_conversation_kept_by_another_version_is_left_alone(chat: Page, kept: str) -> None:
+    chat.open("/nowhere")
+    chat.js("sessionStorage.setItem('paddler-conversation', arguments[0])", kept)
+    chat.open("/prompt")
+    chat.find(".log", "Nothing has been said yet.")
+
+
 def test_what_is_no_image_is_refused_in_words(chat: Page, tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("x")

@@ -265,6 +265,22 @@ def test_agents_without_a_name_or_with_the_same_are_told_apart(
     assert page.text(row("bbbbbb-2", "name")) == "unnamed bbbbbb"
     assert page.text(row("cccccc-3", "place")) == "cccccc"
     assert page.text(row("dddddd", "place")) == "dddddd"
+    staged.describe_all()
+    page.find(row("cccccc-3", "place"), "node-1 · cccccc")
+    page.find(row("dddddd", "place"), "node-1 · dddddd")
+    assert page.text(row("aaaaaa-1", "place")) == "node-1"
+    twin = staged.agents["dddddd"]
+    staged.do(twin.leave)
+    page.wait(lambda: page.text(row("cccccc-3", "place")) == "node-1", "it is alone with its name")
+
+
+@pytest.mark.parametrize("query", ["sort=constructor", "status=toString", "sort=__proto__&order=x"])
+def test_an_address_that_asks_for_what_is_not_there_shows_all(
+    page: Page, staged: StagedFleet, query: str
+) -> None:
+    staged.join("id-1", "gpu-1")
+    page.open(f"/?{query}")
+    page.find(row("id-1"))
 
 
 def test_markup_in_names_issues_and_metadata_stays_text(page: Page, staged: StagedFleet) -> None:

@@ -27,12 +27,14 @@ class KeyCheck:
         self._keys = keys
         self._what = what
         self._schemes = (BEARER, BASIC) if for_browsers else (BEARER,)
+        # Every path of the panel is its page, with the services' addresses.
+        self._open_paths: frozenset[str] = frozenset() if for_browsers else OPEN_PATHS
         challenge = "Basic" if for_browsers else "Bearer"
         self._headers = (("www-authenticate", f'{challenge} realm="paddler"'),)
 
     def __call__(self, head: RequestHead) -> str | Refusal:
         """The owner's name; empty where nobody need be known."""
-        if head.path in OPEN_PATHS and head.method in ("GET", "HEAD"):
+        if head.path in self._open_paths and head.method in ("GET", "HEAD"):
             return ""
         fields = head.headers.get_all("authorization")
         if len(fields) > 1:

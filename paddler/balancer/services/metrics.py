@@ -33,10 +33,11 @@ class MetricsService:
 
     async def get_metrics(self, exchange: Exchange) -> Response:
         """``GET /metrics``."""
-        if self._exposition is None:
+        exposition = self._exposition
+        if exposition is None:
             # In a thread: streams go on while the library loads.
             module = await asyncio.to_thread(
                 importlib.import_module, "paddler.balancer.services.exposition"
             )
-            self._exposition = module.Exposition(*self._sources)
-        return Response(200, self._exposition.text(), content_type=CONTENT_TYPE)
+            exposition = self._exposition = module.Exposition(*self._sources)
+        return Response(200, exposition.text(), content_type=CONTENT_TYPE)

@@ -40,6 +40,8 @@ SECURITY_HEADERS: Final = (
 """What every response of the panel's listener carries."""
 
 OPENAI_PREFIX: Final = "/api/openai"
+STATIC_PREFIX: Final = "/static/"
+NO_FILE: Final = text(404, "File not found")
 
 
 class StaticFile(msgspec.Struct, frozen=True):
@@ -61,15 +63,18 @@ class PanelService:
         }
         page = fill_in_page(self._files["index.html"].content.decode(), config)
         self._page = static_file("index.html", page.encode())
+        del self._files["index.html"]  # unfilled, it is no page
 
     def add_routes(self, router: Router) -> None:
         """Register the pages: the page itself shows what a path asks for."""
         router.add("GET", "/favicon.ico", self.get_icon)
-        router.add("GET", "/static/{name}", self.get_file)
+        router.add("GET", STATIC_PREFIX + "{name}", self.get_file)
         router.add_rest("GET", self.get_page, except_under="/api/")
 
     async def get_page(self, exchange: Exchange) -> Response:
-        """The one page."""
+        """The one page; not in place of a file that is nowhere."""
+        if exchange.request.path.startswith(STATIC_PREFIX):
+            return NO_FILE
         return serve(self._page, exchange)
 
     async def get_icon(self, exchange: Exchange) -> Response:
@@ -79,7 +84,7 @@ class PanelService:
     async def get_file(self, exchange: Exchange) -> Response:
         """A style sheet, module or image."""
         file = self._files.get(exchange.request.params["name"])
-        return text(404, "File not found") if file is None else serve(file, exchange)
+        return NO_FILE if file is None else serve(file, exchange)
 
 
 def serve(file: StaticFile, exchange: Exchange) -> Response:
@@ -120,6 +125,10 @@ def with_openai_errors(handler: Handler) -> Handler:
     return answer
 
 
+def _yes_or_no(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
 def suffix_of(name: str) -> str:
     """The part of a file name from its last dot on."""
     return name[name.rfind(".") :]
@@ -136,6 +145,9 @@ def fill_in_page(page: str, config: BalancerConfig) -> str:
         "statsd-reporting-interval-millis": str(config.statsd.interval_ms),
         "buffered-request-timeout-millis": str(config.buffering.timeout_ms),
         "max-buffered-requests": str(config.buffering.max_requests),
+        "tls-listeners": " ".join(sorted(config.tls)),
+        "asks-for-api-key": _yes_or_no(config.access.api_key_file is not None),
+        "asks-for-management-token": _yes_or_no(config.access.management_token_file is not None),
     }
     rendered = " ".join(f'data-{key}="{html.escape(value)}"' for key, value in attributes.items())
     return page.replace("data-configuration", rendered)

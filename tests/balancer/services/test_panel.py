@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +48,21 @@ def test_the_page_carries_addresses_and_limits() -> None:
         "data-statsd-reporting-interval-millis": "10000",
         "data-buffered-request-timeout-millis": "10000",
         "data-max-buffered-requests": "30",
+        "data-tls-listeners": "",
+        "data-asks-for-api-key": "no",
+        "data-asks-for-management-token": "no",
     }
+
+
+def test_the_page_carries_what_callers_of_the_services_need() -> None:
+    shown = dashboard(
+        *("--inference-api-key-file", "keys", "--management-token-file", "tokens"),
+        *("--management-tls-cert", "a.pem", "--management-tls-key", "b.pem"),
+        *("--inference-tls-cert", "a.pem", "--inference-tls-key", "b.pem"),
+    )
+    assert shown["data-tls-listeners"] == "--inference-addr --management-addr"
+    assert shown["data-asks-for-api-key"] == "yes"
+    assert shown["data-asks-for-management-token"] == "yes"
 
 
 def test_optional_addresses_are_shown_as_they_were_typed() -> None:
@@ -95,7 +110,11 @@ def test_files_run_their_own_scripts_only(path: str, content_type: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["none.js", "..%2Fcli.py", "%2Fetc%2Fpasswd", "panel.js%00", "panel"]
+    "name",
+    [
+        *("none.js", "..%2Fcli.py", "%2Fetc%2Fpasswd", "panel.js%00", "panel"),
+        *("", "a/panel.js", "../static/panel.js", "index.html"),
+    ],
 )
 def test_there_are_no_files_but_the_panels(name: str) -> None:
     async def test(running: Running) -> None:
@@ -103,6 +122,21 @@ def test_there_are_no_files_but_the_panels(name: str) -> None:
         assert (answer.status, answer.body) == (404, b"File not found")
 
     on_balancer(test)
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/static/panel.js", "/api/v1/agents"])
+def test_behind_a_token_nothing_is_told_without_it(tmp_path: Path, path: str) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("operator token-of-operators\n")
+
+    async def test(running: Running) -> None:
+        answer = await running.get(running.panel, path)
+        assert answer.status == 401
+        assert answer.headers.get("www-authenticate") == 'Basic realm="paddler"'
+        assert b"data-management-addr" not in answer.body
+        assert answer.headers.get("content-security-policy")
+
+    on_balancer(test, "--management-token-file", str(tokens))
 
 
 def test_a_file_that_the_browser_has_is_not_sent_again() -> None:

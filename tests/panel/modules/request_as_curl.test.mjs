@@ -25,7 +25,7 @@ const BODIES = [
 for (const shell of ["sh", "bash"]) {
   test(`${shell} hands curl the body to the letter`, () => {
     for (const body of BODIES) {
-      const printed = run(shell, SHOW + requestAsCurl("http://h:1/v1/x?a=b&c='", body));
+      const printed = run(shell, SHOW + requestAsCurl({ address: "http://h:1/v1/x?a=b&c='", key: null }, body));
       const isInput = printed.includes("@-");
       const text = isInput ? printed.at(-1) : printed[printed.indexOf("--data-raw") + 1];
       assert.deepEqual(JSON.parse(text), body);
@@ -42,20 +42,43 @@ for (const shell of ["sh", "bash"]) {
   });
 }
 
+function outside(openaiAddr, location, given = {}) {
+  const plain = { openaiAddr, tls: new Set(), asksForApiKey: false, asksForToken: false };
+  return outsideAddress({ ...plain, ...given }, location, "/chat/completions");
+}
+
+const REMOTE = { hostname: "lb.example", origin: "https://lb.example:8062" };
+const LOCAL = { hostname: "localhost", origin: "http://localhost:8062" };
+const OWN = "https://lb.example:8062/api/openai/v1/chat/completions";
+
 test("the address is one that the browser's machine reaches, as far as it can be told", () => {
-  const remote = { hostname: "lb.example", origin: "https://lb.example:8062" };
-  const local = { hostname: "localhost", origin: "http://localhost:8062" };
-  const own = "https://lb.example:8062/api/openai/v1/chat/completions";
   for (const [address, location, expected] of [
-    ["", remote, own],
-    ["127.0.0.1:8070", remote, own],
-    ["127.0.0.1:8070", local, "http://127.0.0.1:8070/v1/chat/completions"],
-    ["10.0.0.1:8070", remote, "http://10.0.0.1:8070/v1/chat/completions"],
-    ["0.0.0.0:8070", remote, "http://lb.example:8070/v1/chat/completions"],
-    ["[::]:8070", remote, "http://lb.example:8070/v1/chat/completions"],
-    ["[fe80::1]:8070", remote, "http://[fe80::1]:8070/v1/chat/completions"],
-    ["gpu:8070", remote, "http://gpu:8070/v1/chat/completions"],
+    ["", REMOTE, OWN],
+    ["127.0.0.1:8070", REMOTE, OWN],
+    ["127.0.0.1:8070", LOCAL, "http://127.0.0.1:8070/v1/chat/completions"],
+    ["10.0.0.1:8070", REMOTE, "http://10.0.0.1:8070/v1/chat/completions"],
+    ["0.0.0.0:8070", REMOTE, "http://lb.example:8070/v1/chat/completions"],
+    ["[::]:8070", REMOTE, "http://lb.example:8070/v1/chat/completions"],
+    ["[fe80::1]:8070", REMOTE, "http://[fe80::1]:8070/v1/chat/completions"],
+    ["gpu:8070", REMOTE, "http://gpu:8070/v1/chat/completions"],
   ]) {
-    assert.equal(outsideAddress(address, location, "/chat/completions"), expected);
+    assert.deepEqual(outside(address, location), { address: expected, key: null });
   }
+});
+
+test("a protected service is asked by TLS, with the key that it takes", () => {
+  const tls = new Set(["--compat-openai-addr"]);
+  assert.deepEqual(outside("10.0.0.1:8070", REMOTE, { tls, asksForApiKey: true, asksForToken: true }), {
+    address: "https://10.0.0.1:8070/v1/chat/completions",
+    key: "API_KEY",
+  });
+  // The panel's own listener takes tokens, not API keys.
+  assert.deepEqual(outside("", REMOTE, { asksForApiKey: true }), { address: OWN, key: null });
+  assert.equal(outside("", REMOTE, { asksForToken: true }).key, "MANAGEMENT_TOKEN");
+});
+
+test("the shell fills the key in", () => {
+  const command = requestAsCurl({ address: "http://h:1/v1", key: "API_KEY" }, {});
+  const printed = run("sh", `${SHOW}API_KEY='s3 "x'\n${command}`);
+  assert.ok(printed.includes('authorization: Bearer s3 "x'));
 });
