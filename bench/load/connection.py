@@ -34,7 +34,11 @@ class _Stage(Enum):
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One connection. ``head`` opens every request; ``on_idle`` is told when another may come."""
+    """One connection. ``head`` opens every request; ``on_idle`` is told when another may come.
+
+    ``on_stale`` is given a request that was sent while the server closed the connection, as it
+    may between two requests (RFC 9112 §9.3.1): it was not read, and has to be sent again.
+    """
 
     __slots__ = (
         "_call",
@@ -43,11 +47,20 @@ class Connection(asyncio.BufferedProtocol):
         "_left",
         "_line",
         "_on_idle",
+        "_on_stale",
+        "_served",
         "_stage",
         "_transport",
     )
 
-    def __init__(self, head: bytes, on_idle: Callable[["Connection"], object]) -> None:
+    def __init__(
+        self,
+        head: bytes,
+        on_idle: Callable[["Connection"], object],
+        on_stale: Callable[[Call], object],
+    ) -> None:
+        self._on_stale = on_stale
+        self._served = 0
         self._head = head
         self._on_idle = on_idle
         self._stage = _Stage.IDLE
@@ -117,9 +130,13 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         is_good_end = self._stage is _Stage.UNTIL_CLOSED and exc is None
+        is_stale = self._stage is _Stage.HEAD and self._served > 0 and not self._line
         self._stage = _Stage.CLOSED
+        stale, self._call = (self._call, None) if is_stale else (None, self._call)
         self._end_call(None if is_good_end else "connection lost")
         self._on_idle(self)
+        if stale is not None:
+            self._on_stale(stale)
 
     # --- inside ---
 
@@ -202,6 +219,7 @@ class Connection(asyncio.BufferedProtocol):
         return at + cr + 2 - len(kept)
 
     def _finish(self) -> None:
+        self._served += 1
         self._stage = _Stage.IDLE
         if not self._keeps_alive:
             self._stage = _Stage.CLOSED

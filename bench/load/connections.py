@@ -68,7 +68,7 @@ class Connections:
         try:
             async with self._dialling, asyncio.timeout(CONNECT_TIMEOUT_S):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self._head, self._on_idle),
+                    lambda: Connection(self._head, self._on_idle, self.send),
                     target.host,
                     target.port,
                     ssl=self._tls,

@@ -39,6 +39,16 @@ def test_a_run_counts_every_token_and_tells_its_times() -> None:
     on_loop(test)
 
 
+def test_a_server_that_closes_after_each_answer_is_dialled_again() -> None:
+    async def test() -> None:
+        async with serving([*paced(tokens=2, gap_s=0.0), b""]) as (port, asked):
+            found = await measured(port, requests=20, streams=4)
+        assert (found.finished, found.failed, found.tokens) == (20, 0, 40)
+        assert len(asked) == 20  # none was read twice
+
+    on_loop(test)
+
+
 @pytest.mark.parametrize("cut", [1, 7, 50, 1000])
 def test_a_run_counts_the_same_however_the_answer_is_cut_into_reads(cut: int) -> None:
     answer = b"".join(piece for piece in paced(tokens=6, gap_s=0.0) if isinstance(piece, bytes))
