@@ -15,7 +15,7 @@ import hmac
 import os
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from paddler.errors import ConfigError
 
@@ -57,53 +57,67 @@ class Keys:
             return False
 
     def _read(self) -> dict[bytes, str]:
-        try:
-            with Path(self._path).open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-            text = content.decode()
-        except OSError as error:
-            raise self._wrong(f"cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise self._wrong("is not UTF-8 text") from error
-        if len(content) > MAX_FILE_BYTES:
-            raise self._wrong(f"is larger than {MAX_FILE_BYTES} bytes")
-        names: dict[bytes, str] = {}
-        for number, line in enumerate(text.splitlines(), 1):
-            words = line.split()
-            if not words or words[0].startswith("#"):
-                continue
-            self._check(words, number)
-            digest = hashlib.sha256(words[-1].encode()).digest()
-            if digest in names:
-                raise self._wrong(f"has the key of line {number} twice")
-            names[digest] = words[0] if len(words) == 2 else f"key-{number}"
-        if not names:
-            raise self._wrong("lists no key: write one a line, or a name and a key")
-        return names
-
-    def _check(self, words: list[str], number: int) -> None:
-        """Refuse a line, without saying what is in it."""
-        if len(words) > 2:
-            raise self._wrong(f"has {len(words)} words in line {number}: expected NAME KEY, or KEY")
-        key = words[-1]
-        if len(key) < MIN_KEY_CHARACTERS:
-            raise self._wrong(
-                f"has a key of {len(key)} characters in line {number}: "
-                f"at least {MIN_KEY_CHARACTERS} are expected"
-            )
-        if not (key.isascii() and key.isprintable()):
-            raise self._wrong(f"has a key in line {number} that is not printable ASCII")
-
-    def _wrong(self, what: str) -> ConfigError:
-        return ConfigError(f"{self._flag}: {self._path} {what}")
+        return {
+            hashlib.sha256(line.key.encode()).digest(): line.name or f"key-{line.number}"
+            for line in _lines(self._path, self._flag)
+        }
 
 
 def read_key(path: str, *, flag: str) -> str:
     """The first key of a file, for whoever has to send one; :class:`ConfigError`."""
-    keys = Keys(path, flag=flag)  # the same complaints about the file
-    assert len(keys)
-    for line in Path(path).read_text().splitlines():
-        words = line.split()
-        if words and not words[0].startswith("#"):
-            return words[-1]
-    raise ConfigError(f"{flag}: {path} lists no key")
+    return _lines(path, flag)[0].key
+
+
+class _Line(NamedTuple):
+    number: int
+    name: str | None
+    key: str
+
+
+def _lines(path: str, flag: str) -> list[_Line]:
+    """The keys of a file, at least one, as they are listed; :class:`ConfigError`."""
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode()
+    except OSError as error:
+        raise _wrong(path, flag, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _wrong(path, flag, "is not UTF-8 text") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise _wrong(path, flag, f"is larger than {MAX_FILE_BYTES} bytes")
+    lines: list[_Line] = []
+    seen: set[str] = set()
+    for number, written in enumerate(text.splitlines(), 1):
+        words = written.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if (what := _fault(words, number)) is not None:
+            raise _wrong(path, flag, what)
+        *name, key = words
+        if key in seen:
+            raise _wrong(path, flag, f"has the key of line {number} twice")
+        seen.add(key)
+        lines.append(_Line(number, name[0] if name else None, key))
+    if not lines:
+        raise _wrong(path, flag, "lists no key: write one a line, or a name and a key")
+    return lines
+
+
+def _fault(words: list[str], number: int) -> str | None:
+    """What is wrong with a line, without what is in it."""
+    if len(words) > 2:
+        return f"has {len(words)} words in line {number}: expected NAME KEY, or KEY"
+    key = words[-1]
+    if len(key) < MIN_KEY_CHARACTERS:
+        return (
+            f"has a key of {len(key)} characters in line {number}: "
+            f"at least {MIN_KEY_CHARACTERS} are expected"
+        )
+    if not (key.isascii() and key.isprintable()):
+        return f"has a key in line {number} that is not printable ASCII"
+    return None
+
+
+def _wrong(path: str, flag: str, what: str) -> ConfigError:
+    return ConfigError(f"{flag}: {path} {what}")
