@@ -8,6 +8,10 @@ A sequence is in one of two phases. ``PREFILL``: part of its prompt is not decod
    leaves of its share goes to the longer ones: short ones finish soon, none starves.
 
 Where the batch is too small for all, who was served longest ago goes first.
+
+A repeatable prompt that has a batch for itself is cut where it was cut the last time, however
+fast the machine was meanwhile: with a cache of floats, flash attention on a CPU sums 64 rows
+or more in another order than fewer, which is enough to turn a near tie between two tokens.
 """
 
 import sys
@@ -24,6 +28,8 @@ PREFILL_STEP_S: Final = 0.5
 MIN_PREFILL_TOKENS: Final = 16
 # Before anything was measured.
 FIRST_PREFILL_TOKENS: Final = 64
+# Rows of a batch from which on ggml's flash attention works in tiles of as many (GGML_FA_TILE_Q).
+TILE_TOKENS: Final = 64
 
 
 class Phase(Enum):
@@ -62,6 +68,7 @@ class BatchSequence:
         "_first_image",
         "_images",
         "decoded",
+        "is_repeatable",
         "phase",
         "position",
         "served_step",
@@ -76,9 +83,14 @@ class BatchSequence:
         *,
         cached: int = 0,
         images: Sequence[PlacedImage] = (),
+        is_repeatable: bool = False,
     ) -> None:
-        """``images`` are in order, and the ``cached`` tokens end before the first."""
+        """``images`` are in order, and the ``cached`` tokens end before the first.
+
+        ``is_repeatable``: the same prompt shall be decoded in the same way each time.
+        """
         self.slot = slot
+        self.is_repeatable = is_repeatable
         self.tokens = prompt
         self.decoded = cached
         self.position = cached
@@ -207,9 +219,23 @@ def plan_step(
 
     chunks = [Chunk(sequence, 1) for sequence in decoding]
     prefilling = prefilling[:budget]
-    shares = fair_shares([sequence.ready for sequence in prefilling], budget)
+    if not decoding and len(prefilling) == 1 and prefilling[0].is_repeatable:
+        shares = [repeatable_share(prefilling[0].ready, budget, n_batch=n_batch)]
+    else:
+        shares = fair_shares([sequence.ready for sequence in prefilling], budget)
     chunks += [Chunk(sequence, share) for sequence, share in zip(prefilling, shares, strict=True)]
     return chunks
+
+
+def repeatable_share(wanted: int, budget: int, *, n_batch: int) -> int:
+    """How many of ``wanted`` tokens a batch holds: whole tiles, then what is less than one.
+
+    A slow machine may take up to a tile, beyond its ``budget``.
+    """
+    tiles = min(wanted, n_batch) // TILE_TOKENS
+    if not tiles:
+        return min(wanted, budget)
+    return min(tiles, max(budget // TILE_TOKENS, 1)) * TILE_TOKENS
 
 
 def fair_shares(wants: Sequence[int], budget: int) -> list[int]:

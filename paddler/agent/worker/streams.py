@@ -268,9 +268,12 @@ class Streams:
         return GeneratedTokenResult(sampler_error=text)
 
     def _admit(self, command: StartStream, tokenized: TokenizedPrompt, prompt: Prompt) -> None:
-        # Cells that were decoded in batches of other sizes differ in their last bits, enough to
-        # turn a near tie: who gives a seed wants the same text again, the first time, too.
+        # Sums over cells that lie in another order, or were decoded in batches of other sizes,
+        # differ in their last bits, enough to turn a near tie. Who gives a seed wants the same
+        # text again, the first time, too.
         is_seeded = command.sampling.seed is not None
+        if is_seeded and not self._running:
+            self._forget_all()
         slot, shared, source = self._cache.take(
             tokenized.tokens, running=self._held(), afresh=is_seeded
         )
@@ -289,7 +292,13 @@ class Streams:
         stream = Stream(
             command.stream_id,
             tokenized,
-            BatchSequence(slot, list(tokenized.tokens), cached=shared, images=tokenized.images),
+            BatchSequence(
+                slot,
+                list(tokenized.tokens),
+                cached=shared,
+                images=tokenized.images,
+                is_repeatable=is_seeded,
+            ),
             self._prompts.begin_answer(prompt, delivery=command.delivery, is_scored=is_scored),
             prompt.max_tokens,
             context_is_limit=command.delivery.context_is_limit,
@@ -474,11 +483,21 @@ class Streams:
             max_prefill_alone=self._pace.alone,
         )
 
+    def _forget_oldest(self) -> bool:
+        """Drop the cells of the free slot unused for longest; ``False``: none holds any."""
+        slot = self._cache.forget_oldest()
+        if slot is None:
+            return False
+        self._engine.keep(slot, 0)
+        return True
+
+    def _forget_all(self) -> None:
+        while self._forget_oldest():
+            pass
+
     def _make_room(self) -> None:
         """Drop the cells of the slot unused for longest, else end the longest sequence."""
-        slot = self._cache.forget_oldest()
-        if slot is not None:
-            self._engine.keep(slot, 0)
+        if self._forget_oldest():
             return
         longest = max(
             self._running.values(),

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from paddler.agent.worker.batch import (
     NO_TOKEN,
+    TILE_TOKENS,
     BatchSequence,
     Phase,
     PlacedImage,
@@ -52,6 +53,57 @@ def test_fair_shares_give_what_short_ones_leave_to_long_ones(
     wants: list[int], budget: int, shares: list[int]
 ) -> None:
     assert fair_shares(wants, budget) == shares
+
+
+def cuts(tokens: int, budgets: list[int], *, n_batch: int = 512) -> list[int]:
+    """How a repeatable prompt is cut, on a machine whose speed changes."""
+    sequence = BatchSequence(0, [0] * tokens, is_repeatable=True)
+    sizes = []
+    while sequence.pending:
+        alone = budgets[len(sizes) % len(budgets)]
+        ((_, size),) = planned([sequence], n_batch=n_batch, beside=n_batch, alone=alone)
+        sequence.advance(size, 1)
+        sizes.append(size)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("tokens", "budget", "sizes"),
+    [
+        (1, 512, [1]),
+        (63, 512, [63]),
+        (64, 512, [64]),
+        (200, 512, [192, 8]),
+        (200, 150, [128, 64, 8]),
+        (100, 16, [64, 16, 16, 4]),
+    ],
+)
+def test_a_repeatable_prompt_is_cut_into_tiles_and_a_rest(
+    tokens: int, budget: int, sizes: list[int]
+) -> None:
+    assert cuts(tokens, [budget]) == sizes
+
+
+@given(
+    tokens=st.integers(1, 700),
+    budgets=st.lists(st.integers(16, 512), min_size=1, max_size=5),
+    n_batch=st.integers(2, 512),
+)
+def test_each_token_of_a_repeatable_prompt_is_in_a_tile_or_not_at_any_speed(
+    tokens: int, budgets: list[int], n_batch: int
+) -> None:
+    def in_tiles(budgets: list[int]) -> list[bool]:
+        sizes = cuts(tokens, [min(budget, n_batch) for budget in budgets], n_batch=n_batch)
+        assert sum(sizes) == tokens
+        return [size >= TILE_TOKENS for size in sizes for _ in range(size)]
+
+    assert in_tiles(budgets) == in_tiles([n_batch])
+
+
+def test_a_repeatable_prompt_shares_a_batch_like_any_other() -> None:
+    sequence = BatchSequence(0, [0] * 90, is_repeatable=True)
+    assert planned([sequence, decoding(1)], beside=50) == [(1, 1), (0, 50)]
+    assert planned([sequence, prefilling(1, 90)]) == [(0, 50), (1, 50)]
 
 
 @given(wants=st.lists(st.integers(1, 50), max_size=8), extra=st.integers(0, 100))

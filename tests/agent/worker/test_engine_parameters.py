@@ -2,6 +2,7 @@
 
 import logging
 import math
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from paddler.agent.worker.batch import BatchSequence, Chunk
+from paddler.agent.worker.batch import BatchSequence, Chunk, plan_step
 from paddler.agent.worker.engine import DecodeOutcome, GrammarRefused, NoToken
 from paddler.agent.worker.engine_llama import EngineError, LlamaEngine, Model
 from paddler.agent.worker.gbnf.writing import Gbnf
@@ -189,6 +190,30 @@ def test_same_seed_says_the_same_on_an_idle_slot(smollm2: Model) -> None:
             engine.keep(slot, 0)
             said.append(sequence.tokens)
     assert said[0] == said[1] != said[2]
+
+
+def test_a_repeatable_prompt_is_decoded_to_the_bit_alike_at_any_speed(smollm2: Model) -> None:
+    # Tokens without sense: of no other text are the logits as sensitive to how sums are made.
+    prompt = random.Random(1).choices(range(100, 40_000), k=200)
+    floats = parameters(k_cache_dtype="F16", v_cache_dtype="F16")
+    seen = []
+    with LlamaEngine(smollm2, parameters=floats, slots=2, threads=2) as engine:
+        for alone in (16, 100, 256):
+            sequence = BatchSequence(0, prompt, is_repeatable=True)
+            while sequence.pending:
+                (chunk,) = plan_step(
+                    [sequence], n_batch=engine.n_batch, max_prefill_beside_decode=1,
+                    max_prefill_alone=alone,
+                )  # fmt: skip
+                assert engine.decode([chunk]) is DecodeOutcome.DECODED
+                sequence.advance(chunk.tokens, 1)
+            engine.open(0, prompt, asking(top_logprobs=20), None)
+            engine.sample([0])
+            seen.append(engine.logprobs(0))
+            engine.release(0)
+            engine.keep(0, 0)
+    assert seen[0] is not None
+    assert seen[0] == seen[1] == seen[2]
 
 
 # --- bias ---------------------------------------------------------------------------------------

@@ -477,6 +477,20 @@ def test_seeded_prompt_is_decoded_from_its_beginning_each_time(harness: Harness)
     assert harness.answer(3).usage.cached_prompt_tokens == 3
 
 
+def test_seeded_prompt_on_an_idle_engine_has_the_cells_for_itself(harness: Harness) -> None:
+    for stream_id, seed in ((1, None), (2, 7), (3, None)):
+        harness.start(stream_id, "same", seed=seed)
+        harness.finish()
+    assert harness.answer(3).usage.cached_prompt_tokens == 3  # of the second
+    harness.start(4, "other", max_tokens=20)
+    harness.step()
+    harness.start(5, "some", seed=7)  # not idle: what others left stays
+    harness.finish()
+    harness.start(6, "same")
+    harness.finish()
+    assert harness.answer(6).usage.cached_prompt_tokens == 3
+
+
 @engine(can_keep_part=False)
 def test_model_that_cannot_drop_a_part_prefills_all(harness: Harness) -> None:
     for stream_id in (1, 2):
