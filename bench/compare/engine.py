@@ -53,85 +53,83 @@ def compare_engines(
         )
     else:
         starts[LLAMA_CPP_PYTHON] = lambda on, slots: start_llama_cpp_python(on, python, path)
-    for program, start in starts.items():
-        _measure_short(findings, program, start, is_quick=is_quick)
-        _measure_long(findings, program, start, is_quick=is_quick)
+    _measure_short(findings, starts, is_quick=is_quick)
+    _measure_long(findings, starts, is_quick=is_quick)
 
 
-def _measure_short(findings: Findings, program: str, start: Start, *, is_quick: bool) -> None:
+def _measure_short(findings: Findings, starts: dict[str, Start], *, is_quick: bool) -> None:
     counts = (1, 4) if is_quick else (1, 4, 8, 16)
     with stage() as on:
-        url = start(on, max(counts))
+        urls = _started(on, starts, max(counts))
         for streams in counts:
-            report = _ask(
-                on,
-                url,
-                *("--streams", str(streams), "--requests", str(streams * 2)),
+            words = (
+                *("--streams", str(streams), "--requests", str(4 + streams * 2)),
                 *("--prompt-words", "16", "--max-tokens", "48"),
             )
-            _tell(findings, f"engine, short prompts, {streams} streams", program, report)
+            _ask_each(findings, on, urls, f"engine, short prompts, {streams} streams", *words)
 
 
-def _measure_long(findings: Findings, program: str, start: Start, *, is_quick: bool) -> None:
+def _measure_long(findings: Findings, starts: dict[str, Start], *, is_quick: bool) -> None:
     words = "300" if is_quick else "1300"  # about 1,500 tokens with what the template adds
     with stage() as on:
-        url = start(on, 4)
+        urls = _started(on, starts, 4)
         for streams in (1,) if is_quick else (1, 4):
-            report = _ask(
+            group = f"engine, prompts of {words} words, {streams} streams"
+            _ask_each(
+                findings,
                 on,
-                url,
-                *("--streams", str(streams), "--requests", str(streams * 2)),
+                urls,
+                group,
+                *("--streams", str(streams), "--requests", str(2 + streams)),
                 *("--prompt-words", words, "--max-tokens", "16"),
             )
-            _tell(findings, f"engine, prompts of {words} words, {streams} streams", program, report)
-        report = _ask(
+        _ask_each(
+            findings,
             on,
-            url,
-            *("--streams", "1", "--requests", "5", "--shared-prefix", words),
+            urls,
+            f"engine, a prefix of {words} words that was there before",
+            *("--streams", "1", "--requests", "9", "--shared-prefix", words),
             *("--prompt-words", "8", "--max-tokens", "16"),
         )
-        group = f"engine, a prefix of {words} words that was there before"
-        _tell(findings, group, program, report)
-        _measure_interference(findings, program, on, url, words)
+        for program, url in urls.items():
+            _measure_interference(findings, program, on, url, words)
+
+
+def _started(on: Stage, starts: dict[str, Start], slots: int) -> dict[str, str]:
+    """The addresses of all servers: while one is asked, the others are idle."""
+    return {program: start(on, slots) for program, start in starts.items()}
+
+
+def _ask_each(findings: Findings, on: Stage, urls: dict[str, str], group: str, *words: str) -> None:
+    """The same requests to one server after the other, so that a machine's moods hit all."""
+    for program, url in urls.items():
+        _tell(findings, group, program, _ask(on, url, *words))
 
 
 def _measure_interference(
     findings: Findings, program: str, on: Stage, url: str, words: str
 ) -> None:
     """Long prompts that come while three others are being answered."""
-    seconds = ("--duration", "12", "--drain", "30")
+    seconds = ("--duration", "12", "--drain", "30", "--body", BODY)
     decoding = on.load(
-        url,
-        "--streams",
-        "3",
-        "--prompt-words",
-        "16",
-        "--max-tokens",
-        "150",
-        "--body",
-        BODY,
-        *seconds,
+        url, "--streams", "3", "--prompt-words", "16", "--max-tokens", "150", *seconds
     )
     arriving = on.load(
-        url,
-        "--streams",
-        "1",
-        "--prompt-words",
-        words,
-        "--max-tokens",
-        "4",
-        "--body",
-        BODY,
-        *seconds,
+        url, "--streams", "1", "--prompt-words", words, "--max-tokens", "4", *seconds
     )
     group = f"engine, prompts of {words} words while 3 streams decode"
     running, prompts = decoding.report(), arriving.report()
+    gap_ms, first_ms = running.between_tokens.p99_ms, prompts.first_token.p50_ms
     findings.add(
-        group, "between tokens of the streams, p99", "ms", program, running.between_tokens.p99_ms
+        group,
+        "tokens of the streams",
+        "tokens/s",
+        program,
+        running.tokens_per_s,
+        is_more_better=True,
     )
-    findings.add(
-        group, "first token of the prompts, p50", "ms", program, prompts.first_token.p50_ms
-    )
+    findings.add(group, "between tokens of the streams, p99", "ms", program, gap_ms)
+    findings.add(group, "first token of the prompts, p50", "ms", program, first_ms)
 
 
 def compare_turns(findings: Findings, *, is_quick: bool, model: Path | None = None) -> None:

@@ -7,6 +7,8 @@ from typing import Final
 import msgspec
 
 OURS: Final = "paddler"
+DIRECT: Final = "no proxy"
+"""The same work with nothing between: shown beside the others, not one of them."""
 DOUBTFUL: Final = (
     "* the load generator itself was late by 10 ms or more at times (p99), or used more than 90 % "
     "of its core: the machine was too busy, and short times are not ours alone"
@@ -40,7 +42,7 @@ class Row(msgspec.Struct, kw_only=True):
         others = {
             name: statistics.median(runs)
             for name, runs in self.values.items()
-            if name != OURS and runs
+            if name not in (OURS, DIRECT) and runs
         }
         if not ours or not others:
             return None

@@ -68,21 +68,6 @@ class Program:
         """What it has said."""
         return self._log_path.read_text(errors="replace")
 
-    def cpu_s(self) -> float:
-        """Processor time that all of its threads have used."""
-        total_ns = 0
-        for task in os.listdir(f"/proc/{self.pid}/task"):
-            with contextlib.suppress(OSError):  # a thread may have ended
-                text = Path(f"/proc/{self.pid}/task/{task}/schedstat").read_text()
-                total_ns += int(text.split()[0])
-        return total_ns / 1e9
-
-    def system_share(self) -> float:
-        """How much of its processor time was spent in the kernel, in all."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        user, system = int(fields[11]), int(fields[12])
-        return system / max(1, user + system)
-
     def memory_bytes(self) -> int:
         """Resident memory."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
@@ -157,9 +142,11 @@ class Stage:
         """Start a module of this interpreter's."""
         return self.start(sys.executable, "-m", module, *words)
 
-    def load(self, url: str, *words: str) -> "Load":
-        """Put load on ``url`` and go on."""
+    def load(self, url: str, *words: str, watched: Program | None = None) -> "Load":
+        """Put load on ``url`` and go on. Processor time of ``watched`` is measured meanwhile."""
         path = Path(tempfile.mkstemp(dir=self.folder, suffix=".json")[1])
+        if watched is not None:
+            words = (*words, "--watch-pid", str(watched.pid))
         program = self.python("bench.load", url, *words, "--quiet", "--json", str(path))
         return Load(program, path)
 

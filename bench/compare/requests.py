@@ -1,9 +1,8 @@
 """Short requests on connections that stay open: processor time and delay of each."""
 
-import time
 from typing import Final
 
-from bench.compare.findings import OURS, Findings
+from bench.compare.findings import DIRECT, OURS, Findings
 from bench.compare.processes import Fleet, Origin, Program, Proxy, Stage, find_program, stage
 from bench.load.report import Report
 
@@ -19,14 +18,14 @@ def compare_requests(findings: Findings, *, is_quick: bool) -> None:
         if program != OURS and find_program(program) is None:
             findings.skip(f"{group}: {program} is not installed")
             continue
-        cpu_us, report = _through(program, ("--streams", "32"), window_s)
+        report = _through(program, ("--streams", "32"), window_s)
         is_doubtful = bool(report.notes)
         findings.add(
             group,
             "processor time",
             "µs/request",
             program,
-            cpu_us,
+            report.cpu_us_per_request,
             budget=60.0,
             is_doubtful=is_doubtful,
         )
@@ -47,20 +46,32 @@ def _compare_delay(findings: Findings, window_s: float) -> None:
     pace = ("--arrivals", "1000", "--streams", "500")
     with stage() as on:
         origin = Origin(on, "--rate", "0")
-        _, direct = _measure(on, origin.program, origin.url, pace, window_s)
+        direct = _measure(on, origin.program, origin.url, pace, window_s)
+    findings.add(
+        group, "whole, p99", "ms", DIRECT, direct.whole.p99_ms, is_doubtful=bool(direct.notes)
+    )
     for program in (OURS, *OTHERS):
         if program != OURS and find_program(program) is None:
             continue
-        cpu_us, report = _through(program, pace, window_s)
-        is_doubtful = bool(report.notes or direct.notes)
-        added = max(0.0, report.whole.p99_ms - direct.whole.p99_ms)
-        findings.add(
-            group, "processor time", "µs/request", program, cpu_us, is_doubtful=is_doubtful
-        )
-        findings.add(group, "added, p99", "ms", program, added, budget=1.0, is_doubtful=is_doubtful)
+        report = _through(program, pace, window_s)
+        added_ms = report.whole.p99_ms - direct.whole.p99_ms
+        for name, unit, value, budget in (
+            ("processor time", "µs/request", report.cpu_us_per_request, None),
+            ("whole, p99", "ms", report.whole.p99_ms, None),
+            ("added, p99", "ms", added_ms, 1.0),
+        ):
+            findings.add(
+                group,
+                name,
+                unit,
+                program,
+                value,
+                budget=budget,
+                is_doubtful=bool(report.notes or direct.notes),
+            )
 
 
-def _through(program: str, pace: tuple[str, ...], window_s: float) -> tuple[float, Report]:
+def _through(program: str, pace: tuple[str, ...], window_s: float) -> Report:
     with stage() as on:
         if program == OURS:
             fleet = Fleet(on, agents=8, slots=64, agent_words=("--rate", "0"))
@@ -71,16 +82,11 @@ def _through(program: str, pace: tuple[str, ...], window_s: float) -> tuple[floa
 
 def _measure(
     on: Stage, program: Program, url: str, pace: tuple[str, ...], window_s: float
-) -> tuple[float, Report]:
-    load = on.load(
+) -> Report:
+    return on.load(
         url,
         *pace,
         *("--max-tokens", "1", "--no-stream", "--prompt-words", "16"),
         *("--duration", str(window_s + 1.5), "--warmup", "1.5", "--drain", "2"),
-    )
-    time.sleep(2.5)
-    began_s, began_at = program.cpu_s(), time.monotonic()
-    time.sleep(window_s - 1.5)
-    cpu_s, length_s = program.cpu_s() - began_s, time.monotonic() - began_at
-    report = load.report()
-    return cpu_s / length_s / max(report.requests_per_s, 1e-9) * 1e6, report
+        watched=program,
+    ).report()

@@ -113,6 +113,12 @@ def build_parser() -> flags.Parser:
     pace.add_argument("--seed", metavar="N", type=int, help="of all that is drawn (default: new)")
     told = parser.add_argument_group("report")
     told.add_argument("--stamps", action="store_true", help="tokens tell their time: measure age")
+    told.add_argument(
+        "--watch-pid",
+        metavar="PID",
+        type=flags.count,
+        help="measure its processor time for each token and request (Linux, this machine)",
+    )
     told.add_argument("--json", metavar="FILE", type=Path, help="as JSON; - is standard output")
     told.add_argument("--html", metavar="FILE", type=Path, help="as a page with charts")
     told.add_argument("--quiet", action="store_true", help="nothing until the end")
@@ -186,6 +192,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         drain_s=arguments.drain,
         timeout_s=arguments.timeout,
         are_stamped=arguments.stamps,
+        watched_pid=arguments.watch_pid,
         seed=arguments.seed,
     )
 

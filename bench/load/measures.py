@@ -8,6 +8,7 @@ import msgspec
 
 from bench.load.call import Call
 from bench.load.histogram import Histogram
+from bench.processor_time import processor_s
 
 MAX_MOMENTS: Final = 240
 """Of the course over time: beyond it, two become one."""
@@ -29,7 +30,10 @@ class Moment(msgspec.Struct, kw_only=True):
 class Measures:
     """Histograms and counts. Everything is bounded, however long the run."""
 
-    def __init__(self) -> None:
+    def __init__(self, watched_pid: int | None = None) -> None:
+        self._watched_pid = watched_pid
+        self.watched_cpu_s: float | None = None
+        """Processor time of the watched process in the window; ``None``: none was watched."""
         self.first = Histogram()
         self.gap = Histogram()
         self.whole = Histogram()
@@ -47,10 +51,11 @@ class Measures:
         for histogram in (self.first, self.gap, self.whole, self.age, self.queued, self.lag):
             histogram.reset()
         self.errors: Counter[str] = Counter()
-        self.started = self.finished = self.cut = 0
+        self.started = self.finished = self.cut = self.unanswered = 0
         self._whole_tokens = 0
         self.began_at = time.monotonic()
         self._cpu_at = time.process_time()
+        self._watched_at = self._watched_s()
         self.moments.clear()
         self._last: tuple[float, int, int, int] = (self.began_at, 0, 0, 0)
         self.window_s = self.cpu_s = 0.0
@@ -73,17 +78,23 @@ class Measures:
 
     def on_end(self, call: Call) -> None:
         """A request has ended."""
+        if call.error is not None:
+            self.errors[call.error] += 1  # also of one that began in the warm-up: it broke now
+            return
         if call.intended_at < self.began_at:
             return  # of the warm-up
-        if call.error is not None:
-            self.errors[call.error] += 1
-            return
         self.finished += 1
         self.whole.record(call.ended_at - call.intended_at)
         if call.sent_at:
             self.queued.record(call.sent_at - call.intended_at)
         if call.tokens and call.first_at == call.ended_at:  # told in one document
             self._whole_tokens += call.tokens - 1
+
+    def on_cut(self, *, is_answered: bool, count: int = 1) -> None:
+        """The run has ended while ``count`` requests were under way."""
+        self.cut += count
+        if not is_answered:
+            self.unanswered += count
 
     def tick(self, in_flight: int) -> Moment:
         """Note the course since the last tick, and give it."""
@@ -112,7 +123,15 @@ class Measures:
         """Rates are of what has come until now; what is still under way counts elsewhere."""
         self.window_s = time.monotonic() - self.began_at
         self.cpu_s = time.process_time() - self._cpu_at
+        if (watched_s := self._watched_s()) is not None and self._watched_at is not None:
+            self.watched_cpu_s = watched_s - self._watched_at
         self.window_tokens, self.window_finished = self.tokens, self.finished
+
+    def _watched_s(self) -> float | None:
+        try:
+            return None if self._watched_pid is None else processor_s(self._watched_pid)
+        except OSError:
+            return None  # it has ended
 
 
 def _joined(first: Moment, second: Moment) -> Moment:

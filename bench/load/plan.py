@@ -96,7 +96,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     requests begin at random times, ``arrivals_per_s`` on average, whether or not earlier ones
     are answered; at most ``streams`` are under way, and what waits for that is part of the
     latency. Nothing of the first ``warmup_s`` is counted. Afterwards, ``drain_s`` are left for
-    what is under way. ``are_stamped``: tokens tell when they were made.
+    what is under way. ``are_stamped``: tokens tell when they were made. ``watched_pid``: a process
+    of this machine whose processor time is measured over the very time that counts.
     """
 
     target: Target
@@ -110,6 +111,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float = 5.0
     timeout_s: float = 120.0
     are_stamped: bool = False
+    watched_pid: int | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:

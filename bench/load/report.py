@@ -38,8 +38,9 @@ class Times(msgspec.Struct, kw_only=True, frozen=True):
 class Report(msgspec.Struct, kw_only=True, frozen=True):
     """One run. Rates are of the time before ``duration_s`` was over.
 
-    ``cut``: requests that were under way when the run ended. ``notes``: why the numbers may
-    be the generator's own.
+    ``cut``: requests that were under way when the run ended, ``unanswered``: those of them that
+    had no head of an answer yet. ``watched_cpu_s``: processor time of the watched process.
+    ``notes``: why the numbers may be the generator's own.
     """
 
     url: str
@@ -52,6 +53,7 @@ class Report(msgspec.Struct, kw_only=True, frozen=True):
     finished: int
     failed: int
     cut: int
+    unanswered: int
     errors: dict[str, int]
     tokens: int
     tokens_per_s: float
@@ -61,10 +63,21 @@ class Report(msgspec.Struct, kw_only=True, frozen=True):
     whole: Times
     queued: Times
     token_age: Times | None
+    watched_cpu_s: float | None
     generator_cpu: float
     generator_lag: Times
     notes: tuple[str, ...]
     moments: tuple[Moment, ...]
+
+    @property
+    def cpu_us_per_token(self) -> float:
+        """Of the watched process; 0 where nothing was watched or no token came."""
+        return _share_us(self.watched_cpu_s, self.tokens_per_s * self.duration_s)
+
+    @property
+    def cpu_us_per_request(self) -> float:
+        """Of the watched process; 0 where nothing was watched or no request ended."""
+        return _share_us(self.watched_cpu_s, self.requests_per_s * self.duration_s)
 
 
 def report_of(plan: Plan, measures: Measures) -> Report:
@@ -83,6 +96,7 @@ def report_of(plan: Plan, measures: Measures) -> Report:
         finished=measures.finished,
         failed=measures.failed,
         cut=measures.cut,
+        unanswered=measures.unanswered,
         errors=dict(measures.errors.most_common()),
         tokens=measures.tokens,
         tokens_per_s=measures.window_tokens / window_s,
@@ -92,11 +106,16 @@ def report_of(plan: Plan, measures: Measures) -> Report:
         whole=times_of(measures.whole),
         queued=times_of(measures.queued),
         token_age=times_of(measures.age) if plan.are_stamped else None,
+        watched_cpu_s=measures.watched_cpu_s,
         generator_cpu=cpu,
         generator_lag=lag,
         notes=tuple(notes_on(cpu, lag)),
         moments=tuple(measures.moments),
     )
+
+
+def _share_us(cpu_s: float | None, count: float) -> float:
+    return 0.0 if cpu_s is None or not count else cpu_s / count * 1e6
 
 
 def times_of(histogram: Histogram) -> Times:
@@ -192,6 +211,12 @@ def print_report(report: Report, console: Console | None = None) -> None:
     )
     for kind, count in report.errors.items():
         console.print(f"  {count} of {kind}", highlight=False, markup=False)
+    if report.watched_cpu_s is not None:
+        console.print(
+            f"watched process: {report.watched_cpu_s:.2f} s, {report.cpu_us_per_token:.1f} µs a "
+            f"token, {report.cpu_us_per_request:.0f} µs a request",
+            highlight=False,
+        )
     console.print(
         f"generator: {report.generator_cpu:.0%} of a core, late by "
         f"{report.generator_lag.p99_ms:.1f} ms (p99)",

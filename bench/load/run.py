@@ -25,7 +25,7 @@ class Run:
     """Carries a plan out. ``measures`` may be read at any time, also after :meth:`stop`."""
 
     def __init__(self, plan: Plan, on_tick: Callable[[Moment], object] = lambda _: None) -> None:
-        self.measures = Measures()
+        self.measures = Measures(plan.watched_pid)
         self.in_flight = 0
         self._plan = plan
         self._on_tick = on_tick
@@ -133,7 +133,7 @@ class Run:
     def _on_end(self, call: Call) -> None:
         self.in_flight -= 1
         if call.error is CUT:
-            self.measures.cut += 1
+            self.measures.on_cut(is_answered=call.status != 0)
         else:
             self.measures.on_end(call)
         if self.in_flight == 0 and self._begun == self._plan.requests:
@@ -167,6 +167,8 @@ class Run:
                     await self._all_ended.wait()
             except TimeoutError:
                 self._connections.cut(CUT)
+                # What is left has no connection yet.
+                self.measures.on_cut(is_answered=False, count=self.in_flight)
 
     # --- beside it -----------------------------------------------------------------------------
 

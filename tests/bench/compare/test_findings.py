@@ -6,7 +6,7 @@ import pytest
 
 from bench.compare.__main__ import main
 from bench.compare.engine import compare_engines
-from bench.compare.findings import OURS, Findings, Row, spread
+from bench.compare.findings import DIRECT, OURS, Findings, Row, spread
 from bench.compare.results import render_results
 from bench.compare.slots import measure_slots
 from bench.compare.start import measure_start
@@ -33,6 +33,12 @@ def test_a_ratio_is_to_the_best_of_the_others() -> None:
     assert row_of(paddler=3.0).ratio is None
     assert row_of(nginx=3.0).ratio is None
     assert row_of(paddler=3.0, nginx=0.0).ratio is None
+
+
+def test_the_way_without_a_proxy_is_no_other_program() -> None:
+    row = row_of(paddler=3.0, nginx=4.0)
+    row.values[DIRECT] = [1.0]
+    assert row.ratio == ("nginx", 0.75)
 
 
 @pytest.mark.parametrize(

@@ -26,16 +26,17 @@ def test_every_program_passes_on_the_same_tokens(program: str) -> None:
         else:
             proxy = Proxy(on, program, Origin(on, *words()))
             measured, url = proxy.program, proxy.url
-        before_s = measured.cpu_s()
         load = on.load(
             url,
             *("--streams", str(STREAMS), "--requests", str(STREAMS), "--max-tokens", "40"),
             *("--stamps", "--duration", "60"),
+            watched=measured,
         )
         report: Report = load.report()
-        assert measured.cpu_s() > before_s
         assert measured.memory_bytes() > 1_000_000
     assert (report.finished, report.failed, report.tokens) == (STREAMS, 0, STREAMS * 40)
+    assert report.cpu_us_per_token > 0
+    assert report.cpu_us_per_token == pytest.approx(report.cpu_us_per_request / 40)
     assert report.token_age is not None
     assert report.token_age.count == STREAMS * 40
     assert 15 < report.between_tokens.p50_ms < 100

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 
@@ -185,7 +186,49 @@ def test_what_is_under_way_at_the_end_is_cut_and_no_error() -> None:
         async with serving(stream(token(), 30.0)) as (port, _):
             found = await measured(port, streams=3, duration_s=0.3, drain_s=0.1)
         assert (found.cut, found.failed, found.finished) == (3, 0, 0)
+        assert found.unanswered == 0
         assert found.tokens == 3
+
+    on_loop(test)
+
+
+def test_what_had_no_answer_yet_at_the_end_is_told_apart() -> None:
+    async def test() -> None:
+        async with serving([30.0]) as (port, _):
+            found = await measured(port, streams=3, duration_s=0.3, drain_s=0.1)
+        assert (found.cut, found.unanswered, found.failed) == (3, 3, 0)
+
+    on_loop(test)
+
+
+def test_an_answer_of_the_warm_up_that_breaks_later_is_an_error() -> None:
+    async def test() -> None:
+        async with serving([HEAD, chunk(token()), 0.5, b""]) as (port, _):
+            found = await measured(port, requests=1, duration_s=30.0, warmup_s=0.2)
+        assert found.errors == Counter({"connection lost": 1})
+
+    on_loop(test)
+
+
+def test_the_watched_process_is_measured_over_the_time_that_counts() -> None:
+    async def test() -> None:
+        async with serving(stream(token(), DONE)) as (port, _):
+            found = await measured(
+                port, duration_s=0.4, warmup_s=0.2, watched_pid=os.getpid(), drain_s=0.1
+            )
+        # This very process: what the run counts of itself, within the clocks' grain.
+        assert found.watched_cpu_s == pytest.approx(found.cpu_s, abs=0.05)
+        assert found.watched_cpu_s > 0
+
+    on_loop(test)
+
+
+def test_a_watched_process_that_is_not_there_is_told_as_nothing() -> None:
+    async def test() -> None:
+        async with serving(stream(token(), DONE)) as (port, _):
+            found = await measured(port, requests=1, watched_pid=2**22 + 1)
+        assert found.watched_cpu_s is None
+        assert found.finished == 1
 
     on_loop(test)
 
