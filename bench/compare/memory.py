@@ -23,6 +23,7 @@ KIB: Final = 1024
 def measure_memory(findings: Findings, *, is_quick: bool) -> None:
     """KiB of each idle connection and each stream, ours and theirs; and ours after churn."""
     connections, streams = (1_000, 500) if is_quick else (4_000, 2_000)
+    ramp_s = 1.5 if is_quick else 3.0
     allow_many_sockets(connections)
     for program in (OURS, *OTHERS):
         if program != OURS and find_program(program) is None:
@@ -39,10 +40,10 @@ def measure_memory(findings: Findings, *, is_quick: bool) -> None:
             before = _settled(measured)
             load = on.load(
                 url,
-                *("--streams", str(streams), "--max-tokens", "1000000", "--ramp", "3"),
-                *("--duration", "9", "--drain", "0"),
+                *("--streams", str(streams), "--max-tokens", "1000000", "--ramp", str(ramp_s)),
+                *("--duration", str(ramp_s + 6.0), "--drain", "0"),
             )
-            time.sleep(6.5)
+            time.sleep(ramp_s + 3.5)
             stream_kib = (measured.memory_bytes() - before) / streams / KIB
             load.report()
         findings.add("memory", "a live stream", "KiB", program, stream_kib, budget=40.0)

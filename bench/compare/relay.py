@@ -80,8 +80,9 @@ def measure_scale(findings: Findings, *, is_quick: bool) -> None:
 def _measure_scale(findings: Findings, agents: int, rate: int, window_s: float) -> None:
     streams = agents * SLOTS
     group = f"scale, {agents:,} agents, {streams:,} streams at {rate} tokens/s"
+    ramp_s = streams / 1000
     report = _through(
-        OURS, streams=streams, rate=rate, window_s=window_s, warmup_s=12.0, ramp_s=6.0
+        OURS, streams=streams, rate=rate, window_s=window_s, warmup_s=2 * ramp_s, ramp_s=ramp_s
     )
     gap = report.between_tokens
     flowing = report.cut - report.unanswered
