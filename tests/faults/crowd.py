@@ -6,18 +6,36 @@ Nothing here waits without a deadline that says what was waited for.
 import contextlib
 import heapq
 import itertools
+import json
 import os
 import selectors
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Self
+from typing import Any, Final, Self
+
+from tests.e2e.fleet import raw_prompt
 
 CONNECTING: Final = 200  # at once: a listener's accept queue is finite
 CONNECT_TIMEOUT_S: Final = 60.0
 TURN_S: Final = 0.05
 PIECE_BYTES: Final = 1 << 16
+
+
+def post(path: str, body: Any) -> bytes:
+    """A request of JSON as it goes over the wire."""
+    content = json.dumps(body).encode()
+    return (
+        f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(content)}\r\n\r\n".encode()
+        + content
+    )
+
+
+def prompt(tokens: int) -> bytes:
+    """A native request whose answer has so many tokens."""
+    return post("/api/v1/continue_from_raw_prompt", raw_prompt("Once upon a time", tokens))
 
 
 class Member:

@@ -7,14 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from bench.descriptors import allow_many_sockets
 from paddler.errors import StartError
 from tests.e2e.fleet import PATIENT, Fleet, Process, raw_prompt, wait_until
-from tests.faults.crowd import Crowd, Member
+from tests.faults.crowd import Crowd, Member, post, prompt
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -33,23 +33,10 @@ STREAMS: Final = 2_000
 STREAM_TOKENS: Final = 25
 DEAF: Final = 6
 SIPPING: Final = 100
+SMALL_BYTES: Final = 4096  # what the kernel keeps for a client that does not read
 
 RAW_PROMPT: Final = "/api/v1/continue_from_raw_prompt"
 HEALTH: Final = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
-
-
-def post(path: str, body: dict[str, Any]) -> bytes:
-    """The request as it goes over the wire."""
-    content = json.dumps(body).encode()
-    return (
-        f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(content)}\r\n\r\n".encode()
-        + content
-    )
-
-
-def ask(tokens: int) -> bytes:
-    return post(RAW_PROMPT, raw_prompt("Once upon a time", tokens))
 
 
 def answer_s(fleet: Fleet) -> float:
@@ -198,17 +185,14 @@ def test_clients_that_never_read_are_cut_and_their_slots_are_free(tmp_path: Path
     with served(tmp_path, *flags) as fleet, Crowd() as crowd:
         watch = Watch(fleet)
         wires = {
-            fleet.inference: ask(1_000_000),
+            fleet.inference: prompt(1_000_000),
             fleet.openai: post(
                 "/v1/completions",
                 {"model": "m", "prompt": "Once", "max_tokens": 1_000_000, "stream": True},
             ),
         }
-        deaf = [
-            one
-            for port, wire in wires.items()
-            for one in crowd.join(port, DEAF // 2, wire, is_reading=False, receive_bytes=4096)
-        ]
+        buffer = {"is_reading": False, "receive_bytes": SMALL_BYTES}
+        deaf = [one for to in wires for one in crowd.join(to, DEAF // 2, wires[to], **buffer)]
         wait_until(lambda: fleet.slots_busy() == DEAF, "all of them have their slots", SETTLE_S)
         began_at = time.monotonic()
 
@@ -233,7 +217,9 @@ def test_clients_that_read_slowly_get_all_of_their_answers(tmp_path: Path) -> No
         Crowd() as crowd,
     ):
         watch = Watch(fleet)
-        slow = crowd.join(fleet.inference, SIPPING, ask(400), is_reading=False, receive_bytes=4096)
+        slow = crowd.join(
+            fleet.inference, SIPPING, prompt(400), is_reading=False, receive_bytes=SMALL_BYTES
+        )
         crowd.sip(slow, 2048, 0.1)
 
         def are_answered() -> bool:
@@ -251,7 +237,7 @@ def test_two_thousand_streams_at_once_all_complete(tmp_path: Path) -> None:
     room_for(STREAMS)
     flags = ("--max-buffered-requests", str(STREAMS))
     with Fleet(tmp_path, *PATIENT, *flags) as fleet, Crowd() as crowd:
-        streams = crowd.join(fleet.inference, STREAMS, ask(STREAM_TOKENS))
+        streams = crowd.join(fleet.inference, STREAMS, prompt(STREAM_TOKENS))
         wait_until(lambda: fleet.buffered() == STREAMS, "all of them wait", SETTLE_S)
         # Now all can begin at once.
         fleet.start_scripted(20, STREAMS // 20, "--rate", "4")

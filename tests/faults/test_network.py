@@ -14,23 +14,16 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from bench.scripted.script import WORDS
 from paddler import __version__
 from paddler.messages import link as wire
 from paddler.messages.agents import AgentStatus
 from paddler.messages.inference import TokenUsage
 from paddler.messages.link import FRAME_FINAL, Finished, FrameKind, encode_data_frame
 from paddler.proto.ws import WebSocket
-from tests.e2e.fleet import (
-    PATIENT,
-    Answer,
-    Fleet,
-    ask,
-    error_of,
-    raw_prompt,
-    tokens_of,
-    wait_until,
-)
+from tests.e2e.fleet import PATIENT, Fleet, error_of, raw_prompt, wait_until
 from tests.e2e.proxy import Proxy, Towards
+from tests.faults.crowd import Crowd, prompt
 from tests.faults.stage import Client
 
 pytestmark = pytest.mark.e2e
@@ -39,6 +32,7 @@ SLOTS: Final = 4
 LONG: Final = 1_000_000
 SOON_S: Final = 30.0
 PACE: Final = ("--rate", "50", "--tokens", str(LONG))
+TOKEN: Final = b'"ContentToken"'
 CONNECTION_ENDED: Final = {"code": 502, "description": "Agent controller connection closed"}
 REPLACED: Final = (1008, "replaced by a newer connection of the same agent")
 
@@ -54,13 +48,15 @@ def serves_with_all_slots(fleet: Fleet, slots: int) -> None:
     """Return once a fleet is as good as new: that many slots, none taken, requests answered."""
     wait_until(lambda: fleet.slots_ready() == slots, f"{slots} slots are ready", SOON_S)
     wait_until(lambda: (fleet.slots_busy(), fleet.buffered()) == (0, 0), "none is held", SOON_S)
-    running = [Answer(fleet.inference, raw_prompt(f"Tale {n}:", LONG)) for n in range(slots)]
-    wait_until(lambda: fleet.slots_busy() == slots, "every slot can be had", SOON_S)
-    for answer in running:
-        answer.first()
-        answer.cut()
-    wait_until(lambda: fleet.slots_busy() == 0, "and given back", SOON_S)
-    assert len(tokens_of(ask(fleet.inference, raw_prompt("Still", 3)))) == 3
+    with Crowd() as crowd:
+        clients = crowd.join(fleet.inference, slots, prompt(LONG))
+        crowd.play(lambda: all(TOKEN in one.heard for one in clients), "every slot tells", SOON_S)
+        assert fleet.slots_busy() == slots
+        crowd.leave(clients)
+        wait_until(lambda: fleet.slots_busy() == 0, "all of them are given back", SOON_S)
+        (last,) = crowd.join(fleet.inference, 1, prompt(3))
+        crowd.play(lambda: last.is_answered, "a request is answered", SOON_S)
+        assert last.heard.count(TOKEN) == 3
 
 
 class HandAgent:
@@ -170,6 +166,7 @@ def sockets_of(fleet: Fleet, port: int) -> int:
 # A link's message is a header of 2 octets, 4 of mask, 12 of the data frame, and a word; pongs go
 # between them.
 CUTS: Final = (1, 2, 5, 6, 7, 17, 18, 19, 23, 24, 40, 100)
+TOLD: Final = frozenset(word.decode() for word in WORDS)
 
 
 def test_frame_cut_in_the_middle_ends_its_stream_by_name(fleet: Fleet) -> None:
@@ -177,18 +174,15 @@ def test_frame_cut_in_the_middle_ends_its_stream_by_name(fleet: Fleet) -> None:
         fleet.start_scripted(1, SLOTS, *PACE, through=network.port)
         for octets in CUTS:
             fleet.wait_slots(SLOTS)
-            running = Answer(fleet.inference, raw_prompt("Once", LONG))
-            messages = [running.first()]
+            running = in_background(fleet, "Once", LONG)
+            wait_until(lambda running=running: running.tokens, "the answer has begun", SOON_S)
             network.cut_after(octets)
-            messages += running.rest()
-            assert error_of(messages) == CONNECTION_ENDED
+            assert running.ended.wait(SOON_S), "the answer whose frame was cut has no end"
+            assert error_of(running.messages) == CONNECTION_ENDED
             # The cut one is not told, not even in part.
-            assert set(tokens_of(messages)) <= WORDS
+            assert set(running.tokens) <= TOLD
         serves_with_all_slots(fleet, SLOTS)
         assert network.accepted == len(CUTS) + 1
-
-
-WORDS: Final = {" the", " river", " ran", " under", " a", " bridge", " of", " stone"}
 
 
 # --- twice, and out of order ---------------------------------------------------------------------
