@@ -41,14 +41,26 @@ def prompt(tokens: int) -> bytes:
 class Member:
     """One client. ``heard`` is all that came to it, ``end`` how its connection ended, if it did.
 
+    ``is_answered``: a whole response has come.
+
     Changed by its :class:`Crowd` only.
     """
 
-    __slots__ = ("end", "events", "heard", "is_connected", "is_reading", "sock", "unsent")
+    __slots__ = (
+        "end",
+        "events",
+        "heard",
+        "is_answered",
+        "is_connected",
+        "is_reading",
+        "sock",
+        "unsent",
+    )
 
     def __init__(self, sock: socket.socket, *, is_reading: bool) -> None:
         self.sock = sock
         self.heard = bytearray()
+        self.is_answered = False
         self.end = ""
         self.unsent = b""
         self.is_connected = False
@@ -60,16 +72,17 @@ class Member:
         """Of the first response; 0: none has come."""
         return int(self.heard[9:12]) if len(self.heard) >= 12 else 0
 
-    @property
-    def is_answered(self) -> bool:
-        """Whether a whole response has come: all of its length, or its last chunk."""
-        head, separator, body = self.heard.partition(b"\r\n\r\n")
-        if not separator:
-            return False
-        _, is_sized, rest = head.partition(b"content-length: ")
-        if is_sized:
-            return len(body) >= int(rest.split(b"\r\n", 1)[0])
-        return self.heard.endswith(b"0\r\n\r\n")
+
+def is_whole(heard: bytearray) -> bool:
+    """Whether a whole response has come: all of its length, or its last chunk."""
+    head_end = heard.find(b"\r\n\r\n")
+    if head_end < 0:
+        return False
+    field_at = heard.find(b"content-length: ", 0, head_end)
+    if field_at < 0:
+        return heard.endswith(b"0\r\n\r\n")
+    length = heard[field_at + 16 : head_end].split(b"\r\n", 1)[0]
+    return len(heard) >= head_end + 4 + int(length)
 
 
 class Crowd:
@@ -144,6 +157,13 @@ class Crowd:
         for member in members:
             member.is_reading = True
             self._watch(member)
+
+    def ask_again(self, member: Member, wire: bytes) -> None:
+        """Let one that was answered send another request."""
+        assert member.is_answered
+        member.heard.clear()
+        member.is_answered = False
+        self.send(member, wire)
 
     def send(self, member: Member, wire: bytes) -> None:
         """Let one send ``wire``, as fast as the kernel takes it."""
@@ -253,6 +273,7 @@ class Crowd:
             self._end(member, "reset")
             return
         member.heard += piece
+        member.is_answered = is_whole(member.heard)
         if not piece:
             self._end(member, "closed")
 

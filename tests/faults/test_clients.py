@@ -22,7 +22,7 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 SETTLE_S: Final = 30.0
 # The machine may be busy: what waits for others here waits for tens of seconds.
-SERVED_WITHIN_S: Final = 5.0
+SERVED_WITHIN_S: Final = 10.0
 
 IDLE: Final = 10_000
 IDLE_KIB: Final = 16.0
@@ -32,7 +32,8 @@ BODY_LIMIT_S: Final = 30.0
 STREAMS: Final = 2_000
 STREAM_TOKENS: Final = 25
 DEAF: Final = 6
-SIPPING: Final = 100
+SIPPING: Final = 30
+SIPPED_TOKENS: Final = 1_200  # written in 3 s, and read in twice as long
 SMALL_BYTES: Final = 4096  # what the kernel keeps for a client that does not read
 
 RAW_PROMPT: Final = "/api/v1/continue_from_raw_prompt"
@@ -137,11 +138,11 @@ def test_ten_thousand_idle_connections_cost_little_and_others_are_served(tmp_pat
         for _ in range(20):
             watch.answers_s.append(answer_s(fleet))
         # They are still good: the idle time that they may take is longer than this test.
-        for one in idle[::100]:
-            one.heard.clear()
-            crowd.send(one, HEALTH)
-        crowd.play(lambda: all(one.is_answered for one in idle[::100]), "they serve on", SETTLE_S)
-        assert ends_of(idle[::100]) == {(200, ""): IDLE // 100}
+        some = asked[::100]
+        for one in some:
+            crowd.ask_again(one, HEALTH)
+        crowd.play(lambda: all(one.is_answered for one in some), "they are of use", SETTLE_S)
+        assert ends_of(some) == {(200, ""): len(some)}
         assert not any(one.end for one in idle)
         crowd.leave(idle)
         watch.nothing_is_left()
@@ -212,22 +213,24 @@ def test_clients_that_never_read_are_cut_and_their_slots_are_free(tmp_path: Path
 
 
 def test_clients_that_read_slowly_get_all_of_their_answers(tmp_path: Path) -> None:
-    with (
-        served(tmp_path, "--rate", "1000", "--tokens", "400", slots=100) as fleet,
-        Crowd() as crowd,
-    ):
+    pace = ("--rate", "400", "--tokens", str(SIPPED_TOKENS))
+    with served(tmp_path, *pace, slots=SIPPING + 8) as fleet, Crowd() as crowd:
         watch = Watch(fleet)
         slow = crowd.join(
-            fleet.inference, SIPPING, prompt(400), is_reading=False, receive_bytes=SMALL_BYTES
+            fleet.inference,
+            SIPPING,
+            prompt(SIPPED_TOKENS),
+            is_reading=False,
+            receive_bytes=SMALL_BYTES,
         )
-        crowd.sip(slow, 2048, 0.1)
+        crowd.sip(slow, 2 * KIB, 0.1)
 
         def are_answered() -> bool:
             watch.others_are_served()
             return all(one.is_answered for one in slow)
 
         crowd.play(are_answered, "all have read to the end", 90.0)
-        assert {one.heard.count(b'"ContentToken"') for one in slow} == {400}
+        assert {one.heard.count(b'"ContentToken"') for one in slow} == {SIPPED_TOKENS}
         crowd.leave(slow)
         watch.nothing_is_left()
         watch.tell(f"{SIPPING} slow readers have all of their answers")
