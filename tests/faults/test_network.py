@@ -4,33 +4,27 @@ Whatever it does, no request is left without an end, no slot stays taken, and th
 back by themselves.
 """
 
-import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
 import pytest
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
 
 from bench.scripted.script import WORDS
-from paddler import __version__
 from paddler.messages import link as wire
-from paddler.messages.agents import AgentStatus
-from paddler.messages.inference import TokenUsage
-from paddler.messages.link import FRAME_FINAL, Finished, FrameKind, encode_data_frame
 from paddler.proto.ws import WebSocket
 from tests.e2e.fleet import PATIENT, Fleet, error_of, raw_prompt, wait_until
 from tests.e2e.proxy import Proxy, Towards
 from tests.faults.crowd import Crowd, prompt
+from tests.faults.hand_agent import HandAgent, hello
 from tests.faults.stage import Client
 
 pytestmark = pytest.mark.e2e
 
 SLOTS: Final = 4
 LONG: Final = 1_000_000
-SOON_S: Final = 30.0
+SOON_S: Final = 60.0
 PACE: Final = ("--rate", "50", "--tokens", str(LONG))
 TOKEN: Final = b'"ContentToken"'
 CONNECTION_ENDED: Final = {"code": 502, "description": "Agent controller connection closed"}
@@ -57,54 +51,6 @@ def serves_with_all_slots(fleet: Fleet, slots: int) -> None:
         (last,) = crowd.join(fleet.inference, 1, prompt(3))
         crowd.play(lambda: last.is_answered, "a request is answered", SOON_S)
         assert last.heard.count(TOKEN) == 3
-
-
-class HandAgent:
-    """An agent whose every message is the test's. Use as ``with``."""
-
-    def __init__(self, port: int, agent_id: str, name: str) -> None:
-        url = f"ws://127.0.0.1:{port}/api/v1/agent_socket/{agent_id}"
-        self._stack = contextlib.ExitStack()
-        socket = connect(url, compression=None, close_timeout=1)
-        self._socket: ClientConnection = self._stack.enter_context(socket)
-        self._socket.send(hello(name).decode())
-        self.next(wire.SetState)  # it comes behind the welcome
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def next(self, kind: type[Any]) -> Any:
-        """The next message of that kind; others are passed over."""
-        while True:
-            message = wire.decode_from_balancer(self._socket.recv(timeout=SOON_S))
-            if isinstance(message, kind):
-                return message
-
-    def say(self, stream_id: int, text: bytes) -> None:
-        self._socket.send(encode_data_frame(stream_id, FrameKind.CONTENT, text))
-
-    def finish(self, stream_id: int) -> None:
-        payload = wire.encode(Finished(TokenUsage(), "stop"))
-        self._socket.send(encode_data_frame(stream_id, FrameKind.DONE, payload, FRAME_FINAL))
-
-    def closed(self) -> tuple[int, str]:
-        """How the balancer ended the connection, once it has."""
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                self._socket.recv(timeout=SOON_S)
-        code = self._socket.close_code
-        assert code is not None
-        return code, self._socket.close_reason or ""
-
-
-def hello(name: str) -> bytes:
-    status = AgentStatus(desired_slots_total=SLOTS, slots_total=SLOTS)
-    return wire.encode(
-        wire.Hello(protocol=wire.PROTOCOL_VERSION, version=__version__, name=name, status=status)
-    )
 
 
 def in_background(fleet: Fleet, prompt: str, tokens: int) -> Client:
@@ -189,23 +135,23 @@ def test_frame_cut_in_the_middle_ends_its_stream_by_name(fleet: Fleet) -> None:
 
 
 def test_newest_connection_of_an_agent_wins_and_the_older_one_is_closed(fleet: Fleet) -> None:
-    with HandAgent(fleet.management, "twin", "first") as first:
+    with HandAgent(fleet.management, "twin", "first", SLOTS) as first:
         begun, fresh = (in_background(fleet, prompt, 2) for prompt in ("Once", "And"))
         streams = {}
         for _ in range(2):
             start = first.next(wire.StartStream)
             streams[start.job.request.raw_prompt] = start.stream_id
-        first.say(streams["Once"], b"told")
+        first.say([streams["Once"]], b"told")
         wait_until(lambda: begun.tokens == ["told"], "the first has told something")
-        with HandAgent(fleet.management, "twin", "second") as second:
+        with HandAgent(fleet.management, "twin", "second", SLOTS) as second:
             assert first.closed() == REPLACED
             # What had begun has a named end; what had not is started again, on the newest.
             assert begun.ended.wait(SOON_S), "the answer of the older connection has no end"
             assert error_of(begun.messages) == CONNECTION_ENDED
             again = second.next(wire.StartStream)
             assert again.job.request.raw_prompt == "And"
-            second.say(again.stream_id, b"told")
-            second.finish(again.stream_id)
+            second.say([again.stream_id], b"told")
+            second.finish([again.stream_id])
             assert fresh.ended.wait(SOON_S), "the answer of the newer connection has no end"
             assert (fresh.tokens, fresh.outcome) == (["told"], "completed")
             (agent,) = fleet.snapshot()
@@ -230,7 +176,7 @@ def test_hello_of_a_connection_that_was_given_up_comes_late_and_does_no_harm(
             )
             assert earlier.recv(4096).startswith(b"HTTP/1.1 101 ")
             far.freeze(Towards.TARGET)
-            earlier.sendall(WebSocket(is_client=True).send_text(hello("late")))
+            earlier.sendall(WebSocket(is_client=True).send_text(hello("late", SLOTS)))
         assert fleet.snapshot()[0]["name"] == agent["name"]
         far.thaw()
         # To the balancer it is the newest one; the agent, told so, dials once more.
