@@ -5,6 +5,8 @@ back by themselves.
 """
 
 import socket
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -38,9 +40,11 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
 
 
-def serves_with_all_slots(fleet: Fleet, slots: int) -> None:
-    """Return once a fleet is as good as new: that many slots, none taken, requests answered."""
+def serves_with_all_slots(fleet: Fleet, slots: int) -> float:
+    """How long it takes until that many slots are ready; they have to be as good as new."""
+    began_at = time.monotonic()
     wait_until(lambda: fleet.slots_ready() == slots, f"{slots} slots are ready", SOON_S)
+    took_s = time.monotonic() - began_at
     wait_until(lambda: (fleet.slots_busy(), fleet.buffered()) == (0, 0), "none is held", SOON_S)
     with Crowd() as crowd:
         clients = crowd.join(fleet.inference, slots, prompt(LONG))
@@ -51,6 +55,7 @@ def serves_with_all_slots(fleet: Fleet, slots: int) -> None:
         (last,) = crowd.join(fleet.inference, 1, prompt(3))
         crowd.play(lambda: last.is_answered, "a request is answered", SOON_S)
         assert last.heard.count(TOKEN) == 3
+    return took_s
 
 
 def in_background(fleet: Fleet, prompt: str, tokens: int) -> Client:
@@ -72,10 +77,12 @@ def test_link_at_one_byte_a_second_is_given_up_and_forgiven(fleet: Fleet, toward
         begun = in_background(fleet, "Once", LONG)
         wait_until(lambda: begun.tokens, "the answer has begun")
         network.trickle(1.0, towards)
+        began_at = time.monotonic()
         late = in_background(fleet, "And", 3)  # goes to the agent whose link is slow now
         wait_until(lambda: fleet.slots_busy() == 2, "both have their slots")
         fleet.start_scripted(1, SLOTS, *PACE, "--name-prefix", "near-")
         assert begun.ended.wait(SOON_S), "the answer on the slow link has no end"
+        noticed_s = time.monotonic() - began_at
         assert error_of(begun.messages) == CONNECTION_ENDED
         # Nothing of this one had come: another agent has it.
         assert late.ended.wait(SOON_S), "the request on the slow link has no end"
@@ -83,7 +90,8 @@ def test_link_at_one_byte_a_second_is_given_up_and_forgiven(fleet: Fleet, toward
         assert {message["Response"]["generated_by"] for message in late.messages} == {"near-1"}
         assert [agent["name"] for agent in fleet.snapshot()] == ["near-1"]
         network.thaw()
-        serves_with_all_slots(fleet, 2 * SLOTS)
+        back_s = serves_with_all_slots(fleet, 2 * SLOTS)
+        print(f"{towards.value}: given up after {noticed_s:.1f} s, back after {back_s:.1f} s")
 
 
 @pytest.mark.slow
@@ -96,7 +104,8 @@ def test_agent_that_dials_into_silence_dials_again(fleet: Fleet, towards: Toward
         wait_until(lambda: network.accepted == 2, "the agent gives up and dials again", SOON_S)
         assert fleet.snapshot() == []
         network.thaw()
-        serves_with_all_slots(fleet, SLOTS)
+        back_s = serves_with_all_slots(fleet, SLOTS)
+        print(f"{towards.value}: back after {back_s:.1f} s")
         wait_until(lambda: sockets_of(fleet, fleet.management) == 1, "one link is left", SOON_S)
 
 
@@ -118,8 +127,11 @@ TOLD: Final = frozenset(word.decode() for word in WORDS)
 def test_frame_cut_in_the_middle_ends_its_stream_by_name(fleet: Fleet) -> None:
     with Proxy(fleet.management) as network:
         fleet.start_scripted(1, SLOTS, *PACE, through=network.port)
+        backs_s = []
         for octets in CUTS:
+            cut_at = time.monotonic()
             fleet.wait_slots(SLOTS)
+            backs_s.append(time.monotonic() - cut_at)
             running = in_background(fleet, "Once", LONG)
             wait_until(lambda running=running: running.tokens, "the answer has begun", SOON_S)
             network.cut_after(octets)
@@ -129,6 +141,7 @@ def test_frame_cut_in_the_middle_ends_its_stream_by_name(fleet: Fleet) -> None:
             assert set(running.tokens) <= TOLD
         serves_with_all_slots(fleet, SLOTS)
         assert network.accepted == len(CUTS) + 1
+        print(f"{len(CUTS)} cuts, back after {max(backs_s[1:]):.1f} s at most")
 
 
 # --- twice, and out of order ---------------------------------------------------------------------
@@ -193,9 +206,10 @@ def test_agents_that_lose_their_links_all_the_time_keep_serving(fleet: Fleet) ->
     clients = [in_background(fleet, f"Tale {number}:", 10) for number in range(300)]
     for client in clients:
         assert client.ended.wait(SOON_S), "a request has no end"
-    ends = {client.outcome for client in clients}
-    assert ends <= {"completed", "502 Agent controller connection closed"}
-    assert "completed" in ends
+    ends = Counter(client.outcome for client in clients)
+    assert set(ends) <= {"completed", "502 Agent controller connection closed"}
+    assert ends["completed"] > 0
+    print(ends)
     wait_until(lambda: (fleet.slots_busy(), fleet.buffered()) == (0, 0), "no slot is held", SOON_S)
     wait_until(lambda: fleet.slots_ready() == 8 * SLOTS, "all agents are there again", SOON_S)
     assert len({agent["id"] for agent in fleet.snapshot()}) == 8
