@@ -204,6 +204,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_body",
+        "_body_step_bytes",
         "_deadline",
         "_handler",
         "_head",
@@ -241,6 +242,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._head: RequestHead | None = None
         self._principal = ""
         self._body: bytes | bytearray = b""
+        self._body_step_bytes = 0  # of the body, since the timer was set for it
         self._task: asyncio.Task[None] | None = None
         self._is_gone = False  # lost, or another protocol's
         self._is_reading = True
@@ -440,6 +442,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 return site.render_error(405, "method_not_allowed", message, (("allow", allow),))
 
     def _on_body(self, data: bytes) -> None:
+        self._body_step_bytes += len(data)
         if not self._body:
             self._body = data  # mostly the only part: no copy
             return
@@ -576,8 +579,11 @@ class HttpConnection(asyncio.BufferedProtocol):
             case State.HEAD:
                 if self._waiting is not _Waiting.FOR_HEAD:  # the whole head in this time
                     self._wait(_Waiting.FOR_HEAD, limits.head_timeout_s)
-            case _:
-                self._wait(_Waiting.FOR_BODY, limits.body_progress_timeout_s)
+            case _:  # a good piece of the body in this time: any byte would let it trickle for days
+                is_further = self._body_step_bytes >= limits.body_step_bytes
+                if self._waiting is not _Waiting.FOR_BODY or is_further:
+                    self._body_step_bytes = 0
+                    self._wait(_Waiting.FOR_BODY, limits.body_progress_timeout_s)
 
     def _wait_for_reader(self) -> None:
         self._unsent_bytes = self._transport.get_write_buffer_size()
@@ -617,9 +623,13 @@ class HttpConnection(asyncio.BufferedProtocol):
                     )
                 )
             case _Waiting.FOR_BODY:
-                timeout_s = limits.body_progress_timeout_s
                 self._refuse(
-                    RemoteProtocolError(f"nothing of the body came for {timeout_s:g} s", status=408)
+                    RemoteProtocolError(
+                        f"{self._body_step_bytes} bytes of the body came within "
+                        f"{limits.body_progress_timeout_s:g} s: expected its end, or "
+                        f"{limits.body_step_bytes} bytes",
+                        status=408,
+                    )
                 )
             case _Waiting.FOR_READER:
                 unsent_bytes = self._transport.get_write_buffer_size()

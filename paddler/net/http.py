@@ -169,7 +169,9 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     head_timeout_s: float = 10.0
     """From a head's first byte to its last."""
     body_progress_timeout_s: float = 30.0
-    """Between two pieces of a body; also between two pieces read of our response."""
+    """For each ``body_step_bytes`` of a body; also between two pieces read of our response."""
+    body_step_bytes: int = 4_096  # 137 B/s; Apache's mod_reqtimeout asks for 500 B/s
+    """What has to come of a body in that time, unless its end does."""
     keep_alive_timeout_s: float = 75.0  # nginx's default; most clients give up before
     """Between two requests, and before the first."""
     max_unsent_bytes: int = 1_048_576

@@ -62,6 +62,9 @@ class WebSocketSettings(msgspec.Struct, frozen=True, kw_only=True):
     ping_interval_s: float = 3.0
     dead_after_s: float = 10.0
     """Silence after which the peer counts as gone: three pings unanswered."""
+    life_sign_bytes: int = 1_024
+    """Less than this, with no message and no ping ended by it, is silence as well: a link at
+    an octet a second is alive to TCP, and to nobody who waits for a token."""
     close_timeout_s: float = 2.0
     """How long the peer may take to answer or read our close frame."""
 
@@ -93,6 +96,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         "_stage",
         "_timer",
         "_transport",
+        "_unheard_bytes",
         "_ws",
         "flow",
     )
@@ -127,6 +131,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         self._stage = _Stage.OPEN
         self._timer: asyncio.TimerHandle | None = None
         self._lost_reason = "connection lost"
+        self._unheard_bytes = 0  # since the last sign of life
 
     # --- for the owner ---
 
@@ -192,7 +197,6 @@ class WebSocketConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` were read."""
-        self._heartbeat.on_heard(self._loop.time())
         self._feed(READ_BUFFER[:nbytes])
 
     def eof_received(self) -> None:
@@ -223,7 +227,12 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         if self._stage is _Stage.ENDED:
             return
         try:
-            for event in self._ws.feed(data):
+            events = self._ws.feed(data)
+            self._unheard_bytes += len(data)
+            if events or self._unheard_bytes >= self._settings.life_sign_bytes:
+                self._unheard_bytes = 0
+                self._heartbeat.on_heard(self._loop.time())
+            for event in events:
                 if self._transport.is_closing():  # aborted by its owner
                     return
                 self._on_event(event)

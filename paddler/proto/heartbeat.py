@@ -30,7 +30,7 @@ class Heartbeat:
         self._heard_at = self._checked_at = self._ping_at = now
 
     def on_heard(self, now: float) -> None:
-        """Anything came from the peer."""
+        """The peer gave a sign of life."""
         self._heard_at = now
 
     def on_pinged(self, now: float) -> None:
@@ -38,7 +38,7 @@ class Heartbeat:
         self._ping_at = now + self._ping_every_s
 
     def silence_s(self, now: float) -> float:
-        """How long nothing has come from the peer."""
+        """How long the peer has given no sign of life."""
         return now - self._heard_at
 
     def wait_s(self, now: float) -> float:

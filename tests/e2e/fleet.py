@@ -19,6 +19,7 @@ import msgspec
 from paddler.messages.state import DEFAULT_DESIRED_STATE
 
 START_TIMEOUT_S = 60.0
+REPOSITORY = Path(__file__).parents[2]
 
 # The machine may be busy with other things: slow is no failure here.
 PATIENT = ("--buffered-request-timeout", "90s", "--inference-item-timeout", "90s")
@@ -44,15 +45,20 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = START
 
 
 class Process:
-    """One ``paddler`` process; its log is kept for the failure report."""
+    """One process of ours; its log is kept for the failure report."""
 
     def __init__(
-        self, arguments: list[str], log_path: Path, env: dict[str, str] | None = None
+        self,
+        arguments: list[str],
+        log_path: Path,
+        env: dict[str, str] | None = None,
+        *,
+        module: str = "paddler",
     ) -> None:
         self.log_path = log_path
         self._log = log_path.open("ab")
         self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "paddler", *arguments],
+            [sys.executable, "-P", "-m", module, *arguments],
             stdout=self._log,
             stderr=self._log,
             stdin=subprocess.DEVNULL,
@@ -158,6 +164,23 @@ class Fleet:
         )
         self.agents.append(agent)
         return agent
+
+    def start_scripted(
+        self, agents: int, slots: int, *flags: str, through: int | None = None
+    ) -> Process:
+        """Agents without a model, all in one process, which offer their slots at once."""
+        process = Process(
+            [
+                *("--management-addr", f"127.0.0.1:{through or self.management}"),
+                *("--agents", str(agents), "--slots", str(slots)),
+                *flags,
+            ],
+            self._folder / f"scripted-{len(self.agents)}.log",
+            {"PYTHONPATH": str(REPOSITORY)},  # where ``bench`` is
+            module="bench.scripted_agent",
+        )
+        self.agents.append(process)
+        return process
 
     def is_healthy(self) -> bool:
         assert self.balancer is not None

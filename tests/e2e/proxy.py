@@ -1,12 +1,21 @@
-"""A TCP proxy that stops forwarding, or cuts what it forwards, when a test says so."""
+"""A TCP proxy that is as bad a network as a test says: slow, silent, or cut."""
 
 import contextlib
+import math
 import socket
 import threading
 from collections.abc import Callable
-from typing import Self
+from enum import Enum
+from typing import Any, Self
 
 _PIECE_BYTES = 1 << 16
+
+
+class Towards(Enum):
+    """A direction."""
+
+    TARGET = "target"
+    CALLER = "caller"
 
 
 class Proxy:
@@ -16,8 +25,11 @@ class Proxy:
         self._target = ("127.0.0.1", target_port)
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        self._flows = threading.Event()
-        self._flows.set()
+        self.accepted = 0
+        """Connections so far."""
+        self._changed = threading.Condition()
+        self._paces = dict.fromkeys(Towards, math.inf)  # bytes per second; 0: frozen
+        self._left_bytes: int | None = None  # towards the target, before the cut
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
@@ -34,22 +46,40 @@ class Proxy:
         for one in (self._server, *self._sockets):
             one.close()
 
-    def freeze(self) -> None:
-        """Forward nothing, as a network that loses every packet; connections stay open."""
-        self._flows.clear()
+    def freeze(self, *directions: Towards) -> None:
+        """Forward nothing, as a network that loses every packet; connections stay open.
+
+        Without ``directions``: neither way.
+        """
+        self._set_pace(0.0, directions)
+
+    def trickle(self, bytes_per_s: float, *directions: Towards) -> None:
+        """Forward that little; what is more waits here. Without ``directions``: both ways."""
+        self._set_pace(bytes_per_s, directions)
 
     def thaw(self) -> None:
-        """Forward again, first of all what came meanwhile."""
-        self._flows.set()
+        """Forward as fast as can be again, first of all what came meanwhile."""
+        self._set_pace(math.inf, ())
 
     def cut(self) -> None:
         """End every connection, towards both sides."""
-        self._flows.set()
+        self.thaw()
         for one in self._sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
-    def _start(self, run: Callable[..., None], *arguments: socket.socket) -> None:
+    def cut_after(self, count: int) -> None:
+        """``cut`` when ``count`` more bytes have been forwarded to the target."""
+        with self._changed:
+            self._left_bytes = count
+
+    def _set_pace(self, bytes_per_s: float, directions: tuple[Towards, ...]) -> None:
+        with self._changed:
+            for towards in directions or Towards:
+                self._paces[towards] = bytes_per_s
+            self._changed.notify_all()
+
+    def _start(self, run: Callable[..., None], *arguments: Any) -> None:
         self._threads.append(threading.Thread(target=run, args=arguments))
         self._threads[-1].start()
 
@@ -65,14 +95,37 @@ class Proxy:
                 near.close()
                 continue
             self._sockets += (near, far)
-            for source, sink in ((near, far), (far, near)):
-                self._start(self._pump, source, sink)
+            self._start(self._pump, near, far, Towards.TARGET)
+            self._start(self._pump, far, near, Towards.CALLER)
+            self.accepted += 1
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, towards: Towards) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(_PIECE_BYTES):
-                self._flows.wait()
-                sink.sendall(piece)
-        self._flows.wait()
+                while piece:
+                    count, is_last = self._wait_turn(towards, len(piece))
+                    sink.sendall(piece[:count])
+                    if is_last:
+                        self.cut()
+                    piece = piece[count:]
+        self._wait_turn(towards, 0)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+
+    def _wait_turn(self, towards: Towards, wanted: int) -> tuple[int, bool]:
+        """How many bytes may go on now, and whether all is cut after them."""
+        with self._changed:
+            while (pace := self._paces[towards]) < math.inf:
+                if not pace:
+                    self._changed.wait()
+                elif not self._changed.wait(1 / pace):  # in vain: the pace is what it was
+                    wanted = min(wanted, 1)
+                    break
+            if towards is Towards.CALLER or self._left_bytes is None:
+                return wanted, False
+            wanted = min(wanted, self._left_bytes)
+            self._left_bytes -= wanted
+            if self._left_bytes:
+                return wanted, False
+            self._left_bytes = None
+            return wanted, True

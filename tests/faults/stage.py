@@ -37,6 +37,10 @@ class Client:
     cut: str = ""
     ended: threading.Event = field(default_factory=threading.Event)
 
+    def start(self, port: int, body: dict[str, Any]) -> None:
+        """Ask, and read on in a thread."""
+        threading.Thread(target=self.run, args=(port, body), daemon=True).start()
+
     def run(self, port: int, body: dict[str, Any]) -> None:
         try:
             answer = Answer(port, body)
@@ -129,8 +133,7 @@ class Stage:
 
     def ask(self, body: dict[str, Any]) -> Client:
         client = Client()
-        thread = threading.Thread(target=client.run, args=(self.fleet.inference, body), daemon=True)
-        thread.start()
+        client.start(self.fleet.inference, body)
         return client
 
     def is_applied(self) -> bool:

@@ -608,6 +608,44 @@ def test_head_timeout_is_not_prolonged_by_more_of_the_head(run: Run) -> None:
     run(check())
 
 
+TRICKLES = {
+    "length": (post("/echo", bytes(1_000_000))[:-1_000_000], b"x"),
+    "chunks": (get("/echo", "Transfer-Encoding: chunked\r\n", method="POST"), b"1\r\nx\r\n"),
+}
+
+
+@pytest.mark.parametrize("framing", TRICKLES)
+def test_body_timeout_is_not_prolonged_by_a_trickle(run: Run, framing: str) -> None:
+    async def check() -> None:
+        head, drop = TRICKLES[framing]
+        site = site_of(("POST", "/echo", echo), limits=QUICK)
+        async with serving(site) as listener, await Client.connect(listener) as client:
+            client.send(head)
+            answer = asyncio.ensure_future(client.answer())
+            while not answer.done():
+                client.send(drop)
+                await asyncio.wait([answer], timeout=QUICK.body_progress_timeout_s / 5)
+            assert answer.result().status == 408
+            assert b"expected its end, or 4096 bytes" in answer.result().body
+
+    run(check())
+
+
+def test_body_that_comes_slowly_but_surely_is_taken(run: Run) -> None:
+    async def check() -> None:
+        limits = HttpLimits(body_progress_timeout_s=1.0, body_step_bytes=100)
+        site = site_of(("POST", "/echo", echo), limits=limits)
+        async with serving(site) as listener, await Client.connect(listener) as client:
+            body = bytes(3_000)
+            client.send(post("/echo", body)[: -len(body)])
+            for at in range(0, len(body), 100):
+                client.send(body[at : at + 100])
+                await asyncio.sleep(0.05)  # all of it takes longer than the timeout
+            assert (await client.answer()).body == body
+
+    run(check())
+
+
 @pytest.mark.parametrize("wire", [b"", get("/health")])
 def test_idle_connection_is_closed_without_a_word(run: Run, wire: bytes) -> None:
     async def check() -> None:

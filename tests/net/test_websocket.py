@@ -306,6 +306,37 @@ def test_silent_peer_is_cut(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     assert "no sign of life" in caplog.text
 
 
+def long_frame(payload_bytes: int) -> bytes:
+    return encode_frame(2, bytes(payload_bytes), mask_key=KEY)
+
+
+def test_peer_whose_message_trickles_is_cut(run: Run) -> None:
+    async def check() -> None:
+        settings = WebSocketSettings(ping_interval_s=0.02, dead_after_s=0.2)
+        async with raw_client(Socket(settings=settings)) as (server, client):
+            for octet in long_frame(60_000):
+                client.send(bytes((octet,)))
+                await asyncio.wait([server.closed], timeout=0.01)
+                if server.closed.done():
+                    break
+            assert server.closed.result()[1].startswith("no sign of life for ")
+
+    run(check())
+
+
+def test_peer_whose_long_message_comes_slowly_but_surely_stays(run: Run) -> None:
+    async def check() -> None:
+        settings = WebSocketSettings(ping_interval_s=0.02, dead_after_s=0.6, life_sign_bytes=100)
+        async with raw_client(Socket(settings=settings)) as (server, client):
+            wire = long_frame(3_000)
+            for at in range(0, len(wire), 100):
+                client.send(wire[at : at + 100])
+                await asyncio.sleep(0.03)  # all of it takes longer than a silence may
+            assert await server.messages.get() == ("binary", bytes(3_000))
+
+    run(check())
+
+
 def test_peer_that_answers_pings_stays(run: Run) -> None:
     async def check() -> None:
         settings = WebSocketSettings(ping_interval_s=0.03, dead_after_s=0.2)

@@ -1,0 +1,276 @@
+"""Clients that are many, slow, silent or deaf, and others beside them that are served."""
+
+import contextlib
+import http.client
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from bench.descriptors import allow_many_sockets
+from paddler.errors import StartError
+from paddler.messages.link import StartStream
+from tests.e2e.fleet import PATIENT, Fleet, Process, raw_prompt, wait_until
+from tests.faults.crowd import Crowd, Member, post, prompt
+from tests.faults.hand_agent import HandAgent
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+SETTLE_S: Final = 60.0
+# The machine may be busy: what waits for others here waits for tens of seconds.
+SERVED_WITHIN_S: Final = 10.0
+
+IDLE: Final = 10_000
+IDLE_KIB: Final = 16.0
+SLOW: Final = 250  # heads, and as many bodies
+HEAD_LIMIT_S: Final = 10.0
+BODY_LIMIT_S: Final = 30.0
+STREAMS: Final = 2_000
+STREAM_TOKENS: Final = 20
+DEAF: Final = 6
+SIPPING: Final = 30
+SIPPED_TOKENS: Final = 1_200  # written in 3 s, and read in twice as long
+SMALL_BYTES: Final = 4096  # what the kernel keeps for a client that does not read
+
+RAW_PROMPT: Final = "/api/v1/continue_from_raw_prompt"
+HEALTH: Final = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
+
+
+def answer_s(fleet: Fleet) -> float:
+    """How long somebody else waits for a short answer; an error if that is too long."""
+    began_at = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", fleet.inference, timeout=SERVED_WITHIN_S)
+    with contextlib.closing(connection):
+        body = json.dumps(raw_prompt("And", 3))
+        connection.request("POST", RAW_PROMPT, body, {"content-type": "application/json"})
+        lines = connection.getresponse().read().splitlines()
+    assert b'"Done"' in lines[-1], lines
+    assert len(lines) == 4
+    took_s = time.monotonic() - began_at
+    assert took_s < SERVED_WITHIN_S
+    return took_s
+
+
+class Watch:
+    """What the balancer holds, and how long others waited while it was looked at."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        assert fleet.balancer is not None
+        self._fleet = fleet
+        self.balancer: Process = fleet.balancer
+        for _ in range(5):
+            answer_s(fleet)  # the first ones fill caches, which is no leak
+        self.descriptors = self.balancer.descriptors()
+        self.memory_bytes = self.balancer.memory_bytes()
+        self.answers_s: list[float] = []
+        self._asked_at = 0.0
+
+    def others_are_served(self) -> None:
+        """Ask as somebody else, a few times a second."""
+        if time.monotonic() - self._asked_at > 0.2:
+            self.answers_s.append(answer_s(self._fleet))
+            self._asked_at = time.monotonic()
+
+    def nothing_is_left(self) -> None:
+        """Return once the balancer holds what it held at first."""
+        fleet = self._fleet
+        wait_until(
+            lambda: self.balancer.descriptors() <= self.descriptors,
+            f"{self.descriptors} descriptors are open, as before",
+            SETTLE_S,
+        )
+        wait_until(
+            lambda: (fleet.slots_busy(), fleet.buffered()) == (0, 0), "no slot is held", SETTLE_S
+        )
+        answer_s(fleet)
+
+    def tell(self, what: str) -> None:
+        """The figures, for who reads the test's output."""
+        times = sorted(self.answers_s)
+        if times:
+            middle, most = times[len(times) // 2] * 1000, times[-1] * 1000
+            what += f"; {len(times)} others waited {middle:.0f} ms, at most {most:.0f} ms"
+        print(what)
+
+
+@contextlib.contextmanager
+def served(folder: Path, *flags: str, agents: int = 1, slots: int = 8) -> Iterator[Fleet]:
+    """A balancer with scripted agents."""
+    with Fleet(folder, *PATIENT) as fleet:
+        fleet.start_scripted(agents, slots, *flags)
+        fleet.wait_slots(agents * slots)
+        yield fleet
+
+
+def room_for(count: int) -> None:
+    """Descriptors for this process's end of all those connections."""
+    try:
+        allow_many_sockets(count)
+    except StartError as error:
+        pytest.skip(str(error))
+
+
+def ends_of(members: list[Member]) -> Counter[tuple[int, str]]:
+    return Counter((member.status, member.end) for member in members)
+
+
+def test_ten_thousand_idle_connections_cost_little_and_others_are_served(tmp_path: Path) -> None:
+    room_for(IDLE)
+    with served(tmp_path, "--rate", "200") as fleet, Crowd() as crowd:
+        watch = Watch(fleet)
+        # Half of them have been answered once, as clients that keep their connections.
+        idle = crowd.join(fleet.inference, IDLE // 2)
+        watch.others_are_served()
+        idle += crowd.join(fleet.inference, IDLE // 2, HEALTH)
+        asked = idle[IDLE // 2 :]
+        crowd.play(lambda: all(one.is_answered for one in asked), "all are answered", SETTLE_S)
+        wait_until(
+            lambda: watch.balancer.descriptors() > IDLE,
+            "all connections are accepted",
+            SETTLE_S,
+        )
+        each_kib = (watch.balancer.memory_bytes() - watch.memory_bytes) / IDLE / KIB
+        assert each_kib < IDLE_KIB
+        for _ in range(20):
+            watch.answers_s.append(answer_s(fleet))
+        # They are still good: the idle time that they may take is longer than this test.
+        some = asked[::100]
+        for one in some:
+            crowd.ask_again(one, HEALTH)
+        crowd.play(lambda: all(one.is_answered for one in some), "they are of use", SETTLE_S)
+        assert ends_of(some) == {(200, ""): len(some)}
+        assert not any(one.end for one in idle)
+        crowd.leave(idle)
+        watch.nothing_is_left()
+        watch.tell(f"{IDLE} idle connections: {each_kib:.1f} KiB each")
+
+
+def test_slow_heads_and_bodies_are_told_408_and_others_are_served(tmp_path: Path) -> None:
+    room_for(2 * SLOW)
+    with served(tmp_path, "--rate", "200") as fleet, Crowd() as crowd:
+        watch = Watch(fleet)
+        began_at = time.monotonic()
+        start = f"POST {RAW_PROMPT} HTTP/1.1\r\nhost: a\r\n".encode()
+        heads = crowd.join(fleet.inference, SLOW, start)
+        sized = crowd.join(fleet.inference, SLOW // 2, start + b"content-length: 1000000\r\n\r\n")
+        chunked = crowd.join(
+            fleet.inference, SLOW - SLOW // 2, start + b"transfer-encoding: chunked\r\n\r\n"
+        )
+        bodies = sized + chunked
+        crowd.drip(heads, b"x-y: z\r\n", 0.5)
+        crowd.drip(sized, b" ", 0.5)
+        crowd.drip(chunked, b"1\r\n \r\n", 0.5)
+
+        def are_over(members: list[Member]) -> bool:
+            watch.others_are_served()
+            return all(member.end for member in members)
+
+        crowd.play(lambda: are_over(heads), "the heads are given up", HEAD_LIMIT_S + SETTLE_S)
+        heads_s = time.monotonic() - began_at
+        assert ends_of(heads) == {(408, "closed"): SLOW}
+        crowd.play(lambda: are_over(bodies), "the bodies are given up", BODY_LIMIT_S + SETTLE_S)
+        assert ends_of(bodies) == {(408, "closed"): SLOW}
+        watch.nothing_is_left()
+        watch.tell(
+            f"{SLOW} heads over after {heads_s:.1f} s, {SLOW} bodies after "
+            f"{time.monotonic() - began_at:.1f} s"
+        )
+
+
+def test_clients_that_never_read_are_cut_and_their_slots_are_free(tmp_path: Path) -> None:
+    flags = ("--rate", "2500", "--tokens", "1000000", "--stamp")
+    with served(tmp_path, *flags) as fleet, Crowd() as crowd:
+        watch = Watch(fleet)
+        wires = {
+            fleet.inference: prompt(1_000_000),
+            fleet.openai: post(
+                "/v1/completions",
+                {"model": "m", "prompt": "Once", "max_tokens": 1_000_000, "stream": True},
+            ),
+        }
+        buffer = {"is_reading": False, "receive_bytes": SMALL_BYTES}
+        deaf = [one for to in wires for one in crowd.join(to, DEAF // 2, wires[to], **buffer)]
+        wait_until(lambda: fleet.slots_busy() == DEAF, "all of them have their slots", SETTLE_S)
+        began_at = time.monotonic()
+
+        def are_cut() -> bool:
+            watch.others_are_served()
+            return fleet.slots_busy() == 0
+
+        crowd.play(are_cut, "their slots are free", 60.0)
+        took_s = time.monotonic() - began_at
+        grown_mib = (watch.balancer.memory_bytes() - watch.memory_bytes) / MIB
+        assert grown_mib < 4 * DEAF
+        crowd.read_on(deaf)
+        crowd.play(lambda: all(one.end for one in deaf), "they hear of it", SETTLE_S)
+        assert not any(one.is_answered for one in deaf)  # what was cut looks like nothing else
+        watch.nothing_is_left()
+        watch.tell(f"{DEAF} streams that nobody reads, over after {took_s:.1f} s")
+
+
+def test_clients_that_read_slowly_get_all_of_their_answers(tmp_path: Path) -> None:
+    pace = ("--rate", "400", "--tokens", str(SIPPED_TOKENS))
+    with served(tmp_path, *pace, slots=SIPPING + 8) as fleet, Crowd() as crowd:
+        watch = Watch(fleet)
+        slow = crowd.join(
+            fleet.inference,
+            SIPPING,
+            prompt(SIPPED_TOKENS),
+            is_reading=False,
+            receive_bytes=SMALL_BYTES,
+        )
+        crowd.sip(slow, 2 * KIB, 0.1)
+
+        def are_answered() -> bool:
+            watch.others_are_served()
+            return all(one.is_answered for one in slow)
+
+        crowd.play(are_answered, "all have read to the end", 90.0)
+        assert {one.heard.count(b'"ContentToken"') for one in slow} == {SIPPED_TOKENS}
+        crowd.leave(slow)
+        watch.nothing_is_left()
+        watch.tell(f"{SIPPING} slow readers have all of their answers")
+
+
+def test_two_thousand_streams_at_once_all_complete(tmp_path: Path) -> None:
+    room_for(STREAMS)
+    with contextlib.ExitStack() as stack:
+        fleet = stack.enter_context(Fleet(tmp_path, *PATIENT))
+        crowd = stack.enter_context(Crowd())
+        agents = [
+            stack.enter_context(HandAgent(fleet.management, name, name, STREAMS // 2))
+            for name in ("a", "b")
+        ]
+        assert fleet.balancer is not None
+        descriptors = fleet.balancer.descriptors()
+        streams = crowd.join(fleet.inference, STREAMS, prompt(STREAM_TOKENS))
+        started = {
+            agent: [agent.next(StartStream).stream_id for _ in range(STREAMS // 2)]
+            for agent in agents
+        }
+        assert fleet.slots_busy() == STREAMS
+        began_at = time.monotonic()
+        for count in range(1, STREAM_TOKENS + 1):
+            for agent, stream_ids in started.items():
+                agent.say(stream_ids, b"word ")
+            crowd.play(
+                lambda count=count: all(one.heard.count(b"word ") == count for one in streams),
+                f"all clients have token {count}",
+                SETTLE_S,
+            )
+        took_s = time.monotonic() - began_at
+        for agent, stream_ids in started.items():
+            agent.finish(stream_ids)
+        crowd.play(lambda: all(one.is_answered for one in streams), "all are answered", SETTLE_S)
+        assert ends_of(streams) == {(200, ""): STREAMS}
+        assert all(b'"Done"' in one.heard for one in streams)
+        assert (fleet.slots_busy(), fleet.buffered()) == (0, 0)
+        crowd.leave(streams)
+        wait_until(lambda: fleet.balancer.descriptors() <= descriptors, "their sockets are closed")
+        print(f"{STREAMS} streams, each step of {STREAM_TOKENS}: {took_s / STREAM_TOKENS:.2f} s")
