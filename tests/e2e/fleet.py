@@ -47,12 +47,21 @@ class Process:
     """One ``paddler`` process; its log is kept for the failure report."""
 
     def __init__(
-        self, arguments: list[str], log_path: Path, env: dict[str, str] | None = None
+        self,
+        arguments: list[str],
+        log_path: Path,
+        env: dict[str, str] | None = None,
+        max_descriptors: int | None = None,
     ) -> None:
         self.log_path = log_path
         self._log = log_path.open("ab")
+        limit = (
+            ()
+            if max_descriptors is None
+            else ("sh", "-c", f'ulimit -n {max_descriptors}; exec "$@"', "sh")
+        )
         self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "paddler", *arguments],
+            [*limit, sys.executable, "-P", "-m", "paddler", *arguments],
             stdout=self._log,
             stderr=self._log,
             stdin=subprocess.DEVNULL,
@@ -103,9 +112,19 @@ class Process:
 class Fleet:
     """A balancer and its agents, on ports of their own."""
 
-    def __init__(self, folder: Path, *balancer_flags: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *balancer_flags: str,
+        env: dict[str, str] | None = None,
+        max_descriptors: int | None = None,
+    ) -> None:
+        """``env``: what the balancer's environment has beside this one's; ``max_descriptors``:
+        that it may have, and no way to more."""
         self._folder = folder
         self._flags = balancer_flags
+        self._env = env
+        self._max_descriptors = max_descriptors
         self.management, self.inference, self.openai, self.panel = free_ports(4)
         self.agents: list[Process] = []
         self.balancer: Process | None = None
@@ -133,6 +152,8 @@ class Fleet:
                 *self._flags,
             ],
             self._folder / "balancer.log",
+            self._env,
+            self._max_descriptors,
         )
         wait_until(self.is_healthy, "the balancer answers")
         return self.balancer
