@@ -21,10 +21,26 @@ TELL_EVERY_S: Final = 60.0
 OVER_AFTER_S: Final = 10.0
 """With room at every look for this long, a shortage is over."""
 
+_LEAST_RESERVED: Final = 16
 _MOST_RESERVED: Final = 64
 _RESERVED_SHARE: Final = 8
 _NONE: Final = 1 << 30
 _RAN_OUT: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+PROCESS_NEEDS: Final = _LEAST_RESERVED
+"""At least what starting a process opens, pipes and all."""
+
+
+def check_room(count: int) -> None:
+    """``OSError`` if ``count`` more cannot be opened now.
+
+    To be called before what would stop halfway: uvloop, starting a process, forgets to close
+    what it had opened by then, and in part also what the error was.
+    """
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def raise_limit() -> None:
@@ -37,7 +53,8 @@ def raise_limit() -> None:
 class Descriptors:
     """Tells whether there is room for more, and warns when there is not: once a minute.
 
-    The last eighth, 64 at most, is for what must go on: links of agents, operators, files.
+    The last eighth, but 16 to 64, is for what must go on: links of agents, operators, files,
+    processes.
     ``clock`` in seconds.
     """
 
@@ -77,7 +94,8 @@ class Descriptors:
     def _read_limit(self) -> None:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._limit = limit if limit != resource.RLIM_INFINITY else _NONE
-        self._most = self._limit - min(_MOST_RESERVED, self._limit // _RESERVED_SHARE)
+        share = self._limit // _RESERVED_SHARE
+        self._most = self._limit - min(max(share, _LEAST_RESERVED), _MOST_RESERVED)
 
     def _on_scarce(self) -> None:
         now = self._scarce_at = self._clock()

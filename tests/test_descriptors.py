@@ -7,7 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from paddler.descriptors import OVER_AFTER_S, TELL_EVERY_S, Descriptors, raise_limit
+from paddler.descriptors import (
+    OVER_AFTER_S,
+    TELL_EVERY_S,
+    Descriptors,
+    check_room,
+    raise_limit,
+)
 
 
 @contextlib.contextmanager
@@ -42,11 +48,12 @@ class Clock:
 
 
 def test_a_part_of_the_descriptors_is_kept_back() -> None:
-    with limited(400) as limit:
-        descriptors = Descriptors()
-        reserve = min(64, limit // 8)
-        assert descriptors.has_room(limit - reserve - 1)
-        assert not descriptors.has_room(limit - reserve)
+    for spare in (60, 300, 1000):
+        with limited(spare) as limit:
+            descriptors = Descriptors()
+            kept_back = min(max(16, limit // 8), 64)
+            assert descriptors.has_room(limit - kept_back - 1)
+            assert not descriptors.has_room(limit - kept_back)
 
 
 def test_a_limit_that_is_changed_from_outside_counts_at_the_next_look() -> None:
@@ -89,3 +96,11 @@ def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
         raise_limit()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         assert soft == hard
+
+
+def test_what_would_stop_halfway_is_not_begun() -> None:
+    with limited(10):
+        check_room(10)
+        with pytest.raises(OSError, match="Too many open files"):
+            check_room(11)
+        check_room(10)

@@ -299,6 +299,10 @@ class Answer:
         with contextlib.closing(self._connection):
             return list(self)
 
+    def leave(self) -> None:
+        """End the connection while another thread reads from it."""
+        self._connection.sock.shutdown(socket.SHUT_RDWR)
+
     def cut(self) -> None:
         """Close the connection, as a client that loses interest."""
         self.response.close()

@@ -39,6 +39,7 @@ pytestmark = pytest.mark.e2e
 
 SMALL = {"context_size": 512, "n_batch": 512}
 HOUR_S = 3600
+ENDLESS = 4000  # tokens: more than come during a test
 STATE = "/api/v1/balancer_desired_state"
 
 
@@ -208,14 +209,14 @@ def test_a_clock_that_jumps_by_hours_ends_wakes_and_reorders_nothing(
             return float(samples[-1]["at"] - time.time()) if samples else 0.0
 
         fleet.start_agent("agent", 1, env=clock.env)
-        fleet.put_model(smollm2_path, context_size=1024)
+        fleet.put_model(smollm2_path, context_size=4096)
         fleet.wait_slots(1)
         idle = http.client.HTTPConnection("127.0.0.1", fleet.inference, timeout=30)
         idle.request("GET", "/health")
         idle.getresponse().read()
         local_address = idle.sock.getsockname()
         (before,) = fleet.snapshot()
-        running = ask_aside(fleet, raw_prompt("Once", 800))
+        running = ask_aside(fleet, raw_prompt("Once", ENDLESS))
         wait_until(lambda: running.tokens, "an answer has begun")
         waiting = ask_aside(fleet, raw_prompt("Twice", 3))
         wait_until(lambda: fleet.buffered() == 1, "a request waits")
@@ -233,9 +234,8 @@ def test_a_clock_that_jumps_by_hours_ends_wakes_and_reorders_nothing(
             wait_until(lambda seen=seen: len(running.tokens) > seen, "tokens go on to come")
             assert not running.ended.is_set()
             assert fleet.buffered() == 1
-        assert running.ended.wait(120)
+        running.leave()
         assert waiting.ended.wait(60)
-        assert (running.outcome, len(running.tokens)) == ("completed", 800)
         assert (waiting.outcome, len(waiting.tokens)) == ("completed", 3)
         idle.request("GET", "/health")
         assert idle.getresponse().read() == b"OK"
@@ -275,9 +275,9 @@ def test_clients_beyond_the_descriptors_are_told_and_whoever_is_served_is_served
     ):
         assert fleet.balancer is not None
         fleet.start_agent("agent", 1)
-        fleet.put_model(smollm2_path, context_size=1024)
+        fleet.put_model(smollm2_path, context_size=4096)
         fleet.wait_slots(1)
-        running = ask_aside(fleet, raw_prompt("Once", 500))
+        running = ask_aside(fleet, raw_prompt("Once", ENDLESS))
         wait_until(lambda: running.tokens, "an answer has begun")
         served, refused = 0, 0
         for _ in range(150):
@@ -303,12 +303,13 @@ def test_clients_beyond_the_descriptors_are_told_and_whoever_is_served_is_served
         assert "WARN" in said
         assert "of the 64 that this process may have" in said
         assert "ulimit -n" in said
-        assert not running.ended.is_set()
+        seen = len(running.tokens)
+        wait_until(lambda: len(running.tokens) > seen, "tokens go on to come")
         clients.close()
         wait_until(lambda: knock_once(fleet.inference), "clients are served again")
         assert knock_once(fleet.management)
-        assert running.ended.wait(120)
-        assert (running.outcome, len(running.tokens)) == ("completed", 500)
+        assert not running.ended.is_set()
+        running.leave()
         assert serves(fleet)
 
 
@@ -327,8 +328,8 @@ def test_an_agent_out_of_descriptors_says_so_and_goes_on_once_it_has_some(tmp_pa
         wait_until(fleet.snapshot, "the agent is there")
         (before,) = fleet.snapshot()
         url = files.url("/model.gguf")
-        shortage = limited(agent.pid, resource.RLIMIT_NOFILE, agent.descriptors() + 1)
-        with shortage:
+        had = agent.descriptors()
+        with limited(agent.pid, resource.RLIMIT_NOFILE, had + 4):
             put_url(fleet, url)
             wait_issues(fleet, {"DownloadInterrupted": {"model_path": url}})
             assert "Too many open files" in lines(agent, "cannot start a process")[-1]
@@ -336,6 +337,7 @@ def test_an_agent_out_of_descriptors_says_so_and_goes_on_once_it_has_some(tmp_pa
             wait_issues(fleet, {"ModelCannotBeLoaded": {"model_path": str(model)}})
             assert "Too many open files" in lines(agent, "cannot start a worker")[-1]
             wait_until(lambda: lines(agent, "descriptors run out"), "the shortage is told")
+            assert agent.descriptors() == had, "what was tried is left open"
         fleet.wait_slots(1)
         wait_issues(fleet)
         assert serves(fleet)

@@ -128,8 +128,7 @@ def test_a_connection_without_room_is_told_so_and_closed_while_others_go_on(run:
         async with await Client.connect(listener) as client:
             await client.ask(get("/health"))
             with socket.socket() as next_one:
-                # All below is in use; the eighth above is kept back.
-                limit = (next_one.fileno() + 1) * 8 // 7
+                limit = next_one.fileno() + 8  # all kept back
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
             try:
                 descriptors.look()
