@@ -24,6 +24,7 @@ from paddler.agent.activity import Activity, Phase
 from paddler.agent.app import Agent
 from paddler.balancer.app import Balancer
 from paddler.config import Address, AgentConfig, BalancerConfig
+from paddler.descriptors import raise_limit
 from paddler.errors import StartError
 from paddler.messages.agents import AgentIssue, AgentSnapshot
 from paddler.messages.state import DEFAULT_DESIRED_STATE, ModelSource
@@ -43,6 +44,7 @@ def run(balancer: BalancerConfig, agent: AgentConfig, *, model: ModelSource, que
     if isinstance(path, str) and not os.path.isfile(path):
         what = "is no file" if os.path.exists(path) else "does not exist"
         raise StartError(f"--model: {path} {what}")
+    raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(balancer, agent, model, question))
     return 0

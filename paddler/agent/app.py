@@ -18,6 +18,7 @@ from paddler.agent.reconcile import Reconciler
 from paddler.agent.status import StatusBoard
 from paddler.agent.supervisor import Supervisor
 from paddler.config import AgentConfig
+from paddler.descriptors import Descriptors, raise_limit
 from paddler.ids import new_id
 from paddler.messages import link as wire
 from paddler.messages.agents import agent_label
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 def run(config: AgentConfig) -> int:
     """Run an agent until SIGTERM, SIGINT or SIGHUP; the process's exit code."""
+    raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_until_stopped(config))
     return 0
@@ -36,8 +38,14 @@ def run(config: AgentConfig) -> int:
 
 async def serve_until_stopped(config: AgentConfig) -> None:
     """Serve until the process is told to stop, then drain."""
-    async with StopSignals() as signals, Agent(config).running() as agent:
+    async with (
+        StopSignals() as signals,
+        Agent(config).running() as agent,
+        asyncio.TaskGroup() as tasks,
+    ):
+        watch = tasks.create_task(Descriptors().run(), name="descriptors")
         await signals.wait()
+        watch.cancel()
         log.info("stopping: running requests have %d ms to finish", config.drain_timeout_ms)
         await signals.unless_again(agent.drain())
 

@@ -69,6 +69,7 @@ class Resolver:
         self._is_resolved = True
         self._news = asyncio.Event()
         self._arriving: Receiving | None = None
+        self._reached: dict[str, int] = {}  # bytes of each file that came so far, at the most
 
     @property
     def wanted(self) -> ApplicableState | None:
@@ -84,6 +85,7 @@ class Resolver:
         """Bring the files of ``state`` here, and give up any other; ``None``: of no state."""
         if state != self._wanted:
             self._wanted = state
+            self._reached.clear()
             self._backoff.reset()
             self._board.change_issues("files", ())
             self._start()
@@ -158,20 +160,29 @@ class Resolver:
 
     def _on_received(self, now: Receiving) -> None:
         before, self._arriving = self._arriving, now
+        reached = self._reached.get(now.filename)
+        is_further = reached is None or now.received > reached
         if before is None or before.filename != now.filename:
-            total = "?" if now.total is None else now.total
-            log.info("downloading %s: %d of %s bytes are here", now.filename, now.received, total)
-        elif now.received > before.received:
-            self._backoff.reset()  # It moves: a connection that breaks often is still one.
+            log.log(
+                logging.INFO if is_further else logging.DEBUG,
+                "downloading %s: %d of %s bytes are here",
+                now.filename,
+                now.received,
+                "?" if now.total is None else now.total,
+            )
         self._activity.on_received(now.received, now.total)
-        self._board.change_issues(
-            "files",
-            (),
+        self._board.change(
             download_current=now.received,
             download_filename=now.filename,
             download_indeterminate=now.total is None,
             download_total=now.total or 0,
         )
+        if not is_further:
+            return  # What was wrong may still be so: a full disk takes no byte more.
+        if reached is not None:
+            self._backoff.reset()  # It moves: a connection that breaks often is still one.
+        self._reached[now.filename] = now.received
+        self._board.change_issues("files", ())
 
     def _on_unavailable(self, error: ModelUnavailable) -> float:
         wait_s = LOOK_AGAIN_S if isinstance(error, LocalFileMissing) else self._backoff.next()

@@ -21,6 +21,7 @@ from typing import Final, Protocol
 
 from paddler.agent.pipe import WorkerPipe
 from paddler.agent.slot_table import SharedSlotTable, SlotState, create_slot_memory
+from paddler.descriptors import PROCESS_NEEDS, check_room
 from paddler.errors import PaddlerError
 from paddler.messages import worker as wire
 from paddler.messages.worker import PacketKind
@@ -181,6 +182,7 @@ class Supervisor:
             await self._end(self._worker)
 
     async def _spawn(self, slots: int) -> Worker:
+        check_room(PROCESS_NEEDS)
         ours, theirs = socket.socketpair()
         slots_fd = create_slot_memory(slots)
         with theirs, contextlib.ExitStack() as cleanup:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import resource
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -41,6 +40,7 @@ from paddler.balancer.tenants import Tenants
 from paddler.balancer.waitline import Waitline
 from paddler.collection import collect_seldom
 from paddler.config import Address, BalancerConfig, join_address, split_address
+from paddler.descriptors import Descriptors, raise_limit
 from paddler.errors import StartError
 from paddler.net.cors import Cors
 from paddler.net.http import HttpLimits, Router, Site
@@ -54,15 +54,15 @@ log = logging.getLogger(__name__)
 MAX_UNSENT_EMBEDDING_BYTES: Final = 64 * 1024 * 1024
 CLOSE_TIMEOUT_S: Final = 0.5
 MANAGEMENT_FLAG: Final = "--management-addr"
+INFERENCE_FLAG: Final = "--inference-addr"
+OPENAI_FLAG: Final = "--compat-openai-addr"
+APPLICATION_FLAGS: Final = frozenset({INFERENCE_FLAG, OPENAI_FLAG})
 PANEL_FLAG: Final = "--web-admin-panel-addr"
 
 
 def run(config: BalancerConfig) -> int:
     """Run a balancer until SIGTERM, SIGINT or SIGHUP; the process's exit code."""
-    # Every connection is a descriptor, and the usual soft limit is 1,024.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_until_stopped(config))
     return 0
@@ -126,6 +126,7 @@ class Balancer:
         self._sockets = InferenceSocketService(
             self._dispatcher, self.state, tenants, max_message_bytes=config.max_body_bytes
         )
+        self._descriptors = Descriptors()
         self._listeners: dict[str, Listener] = {}  # by flag
 
     @contextlib.asynccontextmanager
@@ -138,6 +139,7 @@ class Balancer:
                 running = [
                     tasks.create_task(self._history.run(), name="history"),
                     tasks.create_task(self._chronicle.run(), name="chronicle"),
+                    tasks.create_task(self._descriptors.run(), name="descriptors"),
                 ]
                 if statsd.address is not None:
                     reporting = report_gauges(
@@ -210,7 +212,7 @@ class Balancer:
         inference.add("GET", "/ready", readiness.get_ready)
         self._embeddings.add_routes(inference)
         await self._open(
-            "--inference-addr",
+            INFERENCE_FLAG,
             config.inference,
             Site(
                 router=inference,
@@ -231,7 +233,7 @@ class Balancer:
                 authenticate=self.protection.api_key_check,
                 max_body_bytes=config.max_body_bytes,
             )
-            await self._open("--compat-openai-addr", config.openai, site)
+            await self._open(OPENAI_FLAG, config.openai, site)
         if config.panel is not None:
             await self._open(PANEL_FLAG, config.panel, self._panel_site(config.panel))
         log.info("paddler %s is ready", __version__)
@@ -260,8 +262,11 @@ class Balancer:
         )
 
     async def _open(self, flag: str, address: Address, site: Site) -> Listener:
+        # Agents and operators may use what is kept back from applications.
+        descriptors = self._descriptors if flag in APPLICATION_FLAGS else None
+        tls = self.protection.tls(flag)
         try:
-            listener = await listen(site, address.host, address.port, self.protection.tls(flag))
+            listener = await listen(site, address.host, address.port, tls, descriptors)
         except OSError as error:
             raise StartError(explain_bind_error(flag, address, error)) from error
         self._listeners[flag] = listener

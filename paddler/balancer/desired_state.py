@@ -226,8 +226,15 @@ class DesiredStateStore:
         return self.applicable.inference_parameters.enable_embeddings
 
     def put(self, desired: DesiredState) -> None:
-        """Store a new state and tell whoever watches; an identical one changes nothing."""
-        self._database.save(desired)
+        """Store a new state and tell whoever watches; an identical one changes nothing.
+
+        :class:`StateNotStored`: it could not be kept, and the old one stays in force.
+        """
+        try:
+            self._database.save(desired)
+        except StateNotStored as error:
+            log.error("%s; the state before stays in force", error)
+            raise
         self._desired = desired
         newer = applicable(desired)
         if newer == self.applicable and not self.is_default:

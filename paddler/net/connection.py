@@ -59,6 +59,16 @@ _KEEP_ALIVE: Final = ("connection", "keep-alive")
 _BODILESS_STATUSES: Final = frozenset({204, 304})
 
 
+class TooManyConnections(PaddlerError):
+    """File descriptors run out, so that a new connection cannot stay."""
+
+    status = 503
+    code = "too_many_connections"
+
+    def __init__(self) -> None:
+        super().__init__("there are too many connections: try again later")
+
+
 class _Waiting(Enum):
     """What the connection's timer watches."""
 
@@ -272,6 +282,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._open.add(self)
         if self._open.is_stopping:  # accepted before, made known only now
             self._transport.abort()
+        elif not self._open.has_room(transport):
+            self._turn_away()
         self._watch_progress()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -546,6 +558,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.keep_alive = False
         self.send(self.encode_response(response))
         self._linger()
+
+    def _turn_away(self) -> None:
+        """Say why and close at once: whoever is waited for keeps a descriptor."""
+        self.keep_alive = False
+        self.send(self.encode_response(self._render_error(TooManyConnections())))
+        self._transport.close()
+        self._wait(_Waiting.FOR_END, self._site.limits.linger_timeout_s)
 
     def _linger(self) -> None:
         """End our side only: closing with unread input would reset the connection, and the

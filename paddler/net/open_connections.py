@@ -3,6 +3,8 @@
 import asyncio
 from typing import Protocol
 
+from paddler.descriptors import Descriptors
+
 
 class OpenConnection(Protocol):
     """What a listener asks of its connections."""
@@ -15,9 +17,10 @@ class OpenConnection(Protocol):
 
 
 class OpenConnections:
-    """All connections of one listener."""
+    """All connections of one listener. ``descriptors``: takes none that has no room there."""
 
-    def __init__(self) -> None:
+    def __init__(self, descriptors: Descriptors | None = None) -> None:
+        self._descriptors = descriptors
         self.is_stopping = False
         """Whether connections are asked to close once they are done."""
         self._members: set[OpenConnection] = set()
@@ -26,6 +29,15 @@ class OpenConnections:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def has_room(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether the connection of ``transport``, which has just begun, may stay."""
+        if self._descriptors is None:
+            return True
+        if self._descriptors.has_room(transport.get_extra_info("socket").fileno()):
+            return True
+        self._descriptors.on_refused()
+        return False
 
     def add(self, connection: OpenConnection) -> None:
         """Called by a connection as it begins."""

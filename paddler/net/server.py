@@ -5,6 +5,7 @@ import logging
 import ssl
 from typing import Final
 
+from paddler.descriptors import Descriptors
 from paddler.net.connection import HttpConnection
 from paddler.net.http import Site
 from paddler.net.open_connections import OpenConnections
@@ -48,9 +49,18 @@ class Listener:
             await self.connections.wait_empty()
 
 
-async def listen(site: Site, host: str, port: int, tls: ssl.SSLContext | None = None) -> Listener:
-    """Serve ``site`` on an address; port 0 takes any. ``OSError``: it cannot be listened on."""
-    connections = OpenConnections()
+async def listen(
+    site: Site,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None = None,
+    descriptors: Descriptors | None = None,
+) -> Listener:
+    """Serve ``site`` on an address; port 0 takes any. ``OSError``: it cannot be listened on.
+
+    ``descriptors``: connections that have no room there are refused.
+    """
+    connections = OpenConnections(descriptors)
     server = await asyncio.get_running_loop().create_server(
         lambda: HttpConnection(site, connections),
         host,

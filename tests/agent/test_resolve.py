@@ -221,6 +221,32 @@ def test_a_failed_download_keeps_its_issue_until_bytes_come_again(server: FileSe
     on_bench(test)
 
 
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_download_that_gets_no_further_keeps_its_issue_without_a_word_more(
+    server: FileServer, caplog: pytest.LogCaptureFixture, knows_ranges: bool
+) -> None:
+    async def test(bench: Bench) -> None:
+        url = server.url("/m.gguf")
+        issue = [{"DownloadInterrupted": {"model_path": url}}]
+        bench.resolver.want(state(behind(url)))
+        await bench.until(lambda: bench.issues == issue)
+        shown, said = len(bench.reports), len(caplog.records)
+        while len(file.ranges) < 3:
+            await asyncio.sleep(0.01)
+        assert {len(report.issues) for report in bench.reports[shown:]} == {1}
+        assert [record for record in caplog.records[said:] if record.levelname != "DEBUG"] == []
+        file.cuts_at = None
+        file.holds_at = 150_000
+        await bench.until(lambda: bench.board.status.download_current == 150_000)
+        assert bench.issues == []
+        file.go.set()
+        await bench.until(lambda: bench.found)
+
+    file = server.add("/m.gguf", CONTENT, cuts_at=100_000, knows_ranges=knows_ranges)
+    caplog.set_level("DEBUG", "paddler.agent")
+    on_bench(test)
+
+
 def test_a_newer_state_abandons_a_download_at_once(server: FileServer, tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.resolver.want(state(behind(server.url("/slow.gguf"))))

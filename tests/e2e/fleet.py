@@ -54,11 +54,17 @@ class Process:
         env: dict[str, str] | None = None,
         *,
         module: str = "paddler",
+        max_descriptors: int | None = None,
     ) -> None:
         self.log_path = log_path
         self._log = log_path.open("ab")
+        limit = (
+            ()
+            if max_descriptors is None
+            else ("sh", "-c", f'ulimit -n {max_descriptors}; exec "$@"', "sh")
+        )
         self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *arguments],
+            [*limit, sys.executable, "-P", "-m", module, *arguments],
             stdout=self._log,
             stderr=self._log,
             stdin=subprocess.DEVNULL,
@@ -109,9 +115,19 @@ class Process:
 class Fleet:
     """A balancer and its agents, on ports of their own."""
 
-    def __init__(self, folder: Path, *balancer_flags: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *balancer_flags: str,
+        env: dict[str, str] | None = None,
+        max_descriptors: int | None = None,
+    ) -> None:
+        """``env``: what the balancer's environment has beside this one's; ``max_descriptors``:
+        that it may have, and no way to more."""
         self._folder = folder
         self._flags = balancer_flags
+        self._env = env
+        self._max_descriptors = max_descriptors
         self.management, self.inference, self.openai, self.panel = free_ports(4)
         self.agents: list[Process] = []
         self.balancer: Process | None = None
@@ -139,6 +155,8 @@ class Fleet:
                 *self._flags,
             ],
             self._folder / "balancer.log",
+            self._env,
+            self._max_descriptors,
         )
         wait_until(self.is_healthy, "the balancer answers")
         return self.balancer
@@ -300,6 +318,10 @@ class Answer:
         """All messages until the end."""
         with contextlib.closing(self._connection):
             return list(self)
+
+    def leave(self) -> None:
+        """End the connection while another thread reads from it."""
+        self._connection.sock.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
         """Close the connection, as a client that loses interest."""

@@ -35,6 +35,7 @@ class Client:
     tokens: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     cut: str = ""
+    answer: Answer | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 
     def start(self, port: int, body: dict[str, Any]) -> None:
@@ -43,7 +44,7 @@ class Client:
 
     def run(self, port: int, body: dict[str, Any]) -> None:
         try:
-            answer = Answer(port, body)
+            self.answer = answer = Answer(port, body)
             try:
                 for message in answer:
                     self.messages.append(message)
@@ -53,6 +54,11 @@ class Client:
         except (OSError, ValueError, http.client.HTTPException) as error:
             self.cut = type(error).__name__
         self.ended.set()
+
+    def leave(self) -> None:
+        """Lose interest."""
+        assert self.answer is not None
+        self.answer.leave()
 
     @property
     def outcome(self) -> str:

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from paddler.descriptors import Descriptors
 from paddler.net.server import listen
 from tests.net.conftest import Run
 from tests.net.peers import Client, Socket, Waiting, connect, get, health, serving, site_of
@@ -115,5 +116,33 @@ def test_listener_survives_running_out_of_descriptors(run: Run) -> None:
                     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             async with await Client.connect(listener) as next_client:
                 assert (await next_client.ask(get("/health"))).status == 200
+
+    run(check())
+
+
+def test_a_connection_without_room_is_told_so_and_closed_while_others_go_on(run: Run) -> None:
+    async def check() -> None:
+        descriptors = Descriptors()
+        listener = await listen(SITE, "127.0.0.1", 0, None, descriptors)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        async with await Client.connect(listener) as client:
+            await client.ask(get("/health"))
+            with socket.socket() as next_one:
+                limit = next_one.fileno() + 8  # all kept back
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
+            try:
+                descriptors.look()
+                async with await Client.connect(listener) as late:
+                    refusal = await late.answer()
+                    assert (refusal.status, refusal.headers.get("connection")) == (503, "close")
+                    assert b"too many connections" in refusal.body
+                    assert await late.is_ended()
+                assert (await client.ask(get("/health"))).status == 200
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            descriptors.look()
+            async with await Client.connect(listener) as next_client:
+                assert (await next_client.ask(get("/health"))).status == 200
+        await listener.stop(0.0)
 
     run(check())

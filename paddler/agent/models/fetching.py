@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, assert_never
 
 from paddler.agent.models.causes import Cause, ModelUnavailable, issue_of
+from paddler.descriptors import PROCESS_NEEDS, check_room
 from paddler.messages.fetch import (
     Fetched,
     FetchEvent,
@@ -34,6 +35,7 @@ async def fetch(job: FetchJob, on_event: OnFetchEvent) -> str:
     try. No process is left when this returns.
     """
     try:
+        check_room(PROCESS_NEEDS)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "paddler.agent.models.fetch"),
             stdin=PIPE,

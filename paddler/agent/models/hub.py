@@ -32,7 +32,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # they are ex
 
 from paddler.agent.models.causes import Cause, SourceFailed, storage_errors
 from paddler.agent.models.lock import LONG_WAIT_S, held
-from paddler.agent.models.reports import Report, report_progress, report_wait
+from paddler.agent.models.reports import Report, progress_reported, report_wait
 from paddler.agent.models.split import part_names
 from paddler.agent.models.transfer import (
     Partial,
@@ -271,7 +271,8 @@ def _fetch(
             _discard_broken(repo, file)
             if not blob.exists():
                 partial = Partial(blob.with_name(f"{file.etag}.incomplete"), is_one_content=True)
-                receive(_source(repo, file), partial, report_progress(report, file.name))
+                with progress_reported(report, file.name) as on_progress:
+                    receive(_source(repo, file), partial, on_progress)
                 partial.publish(blob)
             repo.link(file)
 
@@ -298,7 +299,6 @@ def _source(repo: Repository, file: HubFile) -> Source:
 
 def _fetch_by_library(repo: Repository, file: HubFile, report: Report) -> None:
     """Fetch one file in the library's own way, which may be Xet's and starts over each time."""
-    on_progress = report_progress(report, file.name)
 
     class Bar(tqdm):
         """What the library draws its progress on; nobody sees it."""
@@ -315,6 +315,6 @@ def _fetch_by_library(repo: Repository, file: HubFile, report: Report) -> None:
         def update_transfer(self, n: float) -> None:
             """Bytes on the wire, which are fewer than what they become."""
 
-    on_progress(0, file.size)
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w") as nowhere, progress_reported(report, file.name) as on_progress:
+        on_progress(0, file.size)
         repo.download(file, Bar)

@@ -1,7 +1,8 @@
 """What a fetching process tells of its work, in the words of its pipe."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from paddler.messages.agents import AgentIssue
@@ -12,17 +13,25 @@ _REPORT_EVERY_S: Final = 0.2
 Report = Callable[[FetchEvent], None]
 
 
-def report_progress(report: Report, filename: str) -> Callable[[int, int | None], None]:
-    """Tells of bytes of ``filename``: the first time, the last, and now and then."""
+@contextlib.contextmanager
+def progress_reported(report: Report, filename: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Tells of bytes of ``filename``: the first time, now and then, and how far it came."""
     due_at = 0.0
+    untold: Receiving | None = None
 
     def on_progress(received: int, total: int | None) -> None:
-        nonlocal due_at
+        nonlocal due_at, untold
+        untold = Receiving(filename=filename, received=received, total=total)
         if (now := time.monotonic()) >= due_at or received == total:
             due_at = now + _REPORT_EVERY_S
-            report(Receiving(filename=filename, received=received, total=total))
+            report(untold)
+            untold = None
 
-    return on_progress
+    try:
+        yield on_progress
+    finally:
+        if untold is not None:
+            report(untold)
 
 
 def report_wait(report: Report, issue: AgentIssue) -> Callable[[bool], None]:

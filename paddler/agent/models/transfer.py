@@ -279,7 +279,8 @@ def _write_body(
     """Write the body to the disk; how many bytes of the file are here then."""
     received = start
     head = MAGIC if start else b""
-    with open(partial.path, "ab" if start else "wb") as file:
+    # No buffer: what is counted is what the system took, also where the disk gets full.
+    with open(partial.path, "ab" if start else "wb", buffering=0) as file:
         on_progress(received, total)
         for chunk in response.iter_raw():
             if len(head) < len(MAGIC):
@@ -287,11 +288,13 @@ def _write_body(
                 if not MAGIC.startswith(head):
                     # While it is a few bytes, not many gigabytes.
                     _refuse(partial)
-            file.write(chunk)
             digest.update(chunk)
-            received += len(chunk)
-            on_progress(received, total)
-        file.flush()
+            unwritten = memoryview(chunk)
+            while unwritten:
+                written = file.write(unwritten)
+                unwritten = unwritten[written:]
+                received += written
+                on_progress(received, total)
         os.fsync(file.fileno())
     return received
 

@@ -7,7 +7,7 @@ import httpx2
 
 from paddler.agent.models.causes import Cause, SourceFailed, issue_of, storage_errors
 from paddler.agent.models.lock import LONG_WAIT_S, held
-from paddler.agent.models.reports import Report, report_progress, report_wait
+from paddler.agent.models.reports import Report, progress_reported, report_wait
 from paddler.agent.models.split import part_names
 from paddler.agent.models.transfer import IDLE_TIMEOUT_S, Partial, Source, is_gguf, receive
 from paddler.agent.models.url_cache import Entry, cache_root
@@ -81,12 +81,8 @@ def _fetch(url: str, entry: Entry, report: Report, idle_timeout_s: float) -> Non
         entry.path.unlink()
         raise SourceFailed(Cause.CORRUPTED, f"{entry.path} was no GGUF file; it is deleted")
     partial = Partial(entry.partial)
-    receive(
-        Source(url=url, headers={}),
-        partial,
-        report_progress(report, file_name(url)),
-        idle_timeout_s=idle_timeout_s,
-    )
+    with progress_reported(report, file_name(url)) as on_progress:
+        receive(Source(url=url, headers={}), partial, on_progress, idle_timeout_s=idle_timeout_s)
     partial.publish(entry.path)
 
 

@@ -215,7 +215,7 @@ class PanelFeed(Watched):
 
     def _measure_rates(self) -> dict[str, float]:
         """Tokens per second of each agent since the last sample that was told."""
-        at = self._clock()
+        at = asyncio.get_running_loop().time()  # not the clock, which may jump
         elapsed_s = max(at - self._rates_at, INTERVAL_S / 2)
         before = self._tokens
         self._tokens = {agent.link: agent.link.tokens for agent in self._pool.agents}

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
@@ -157,6 +158,32 @@ def test_tokens_per_second_are_told_by_agent() -> None:
             assert (await asking).status == 200
             sample = (await subscriber.next("samples"))["samples"][-1]
             assert sample["tokens"] in (0, 30)
+
+    on_balancer(test)
+
+
+def test_a_clock_that_jumps_changes_no_rate() -> None:
+    async def test(running: Running) -> None:
+        balancer, agent = running.balancer, await Agent.join(running, "id-1")
+        offset_s = 0.0
+        feed = panel_stream.PanelFeed(
+            *(balancer.pool, balancer._waitline, balancer.state),
+            *(balancer.journal, balancer._history),
+            clock=lambda: time.time() + offset_s,
+        )
+        feed._measure_rates()
+        body = {"raw_prompt": "Go on", "max_tokens": 10}
+        path = "/api/v1/continue_from_raw_prompt"
+        asking = asyncio.create_task(running.post(running.panel, path, body))
+        stream_id = (await agent.hear_start()).stream_id
+        for offset_s in (18_000.0, -18_000.0):  # noqa: B007  # the clock reads it
+            before = running.balancer._history.taken
+            agent.say(stream_id, FrameKind.CONTENT, b"word ")
+            while running.balancer._history.taken == before:
+                await asyncio.sleep(0.01)
+            assert 0.1 <= feed._measure_rates()["id-1"] <= 2.0
+        agent.finish(stream_id)
+        assert (await asking).status == 200
 
     on_balancer(test)
 
