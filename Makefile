@@ -10,7 +10,7 @@ PANEL_CHECKS := .cache/panel-checks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := paddler tests bench setup.py
 
-.PHONY: up test check format lint types build-checked test-checked coverage fuzz bench bench-quick bench-micro screenshots model clean
+.PHONY: up test check format lint types build-checked test-checked coverage fuzz lock audit bench bench-quick bench-micro screenshots model clean
 
 up: $(VENV)/.ready $(MODEL)
 	$(BIN)/paddler up --model $(MODEL) $(UP_FLAGS)
@@ -48,6 +48,20 @@ coverage: $(VENV)/.ready-dev $(MODEL)
 
 fuzz: $(VENV)/.ready-dev
 	$(BIN)/python -m tests.fuzz --minutes 20 $(FUZZ_FLAGS)
+
+# What releases are installed with: every version pinned, every file by its hash. Versions that
+# are there stay while they fit; LOCK_FLAGS=--upgrade takes new ones.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock' pyproject.toml
+
+lock: $(VENV)/.ready-dev
+	$(LOCK) $(LOCK_FLAGS) --output-file requirements/release-balancer.txt
+	$(LOCK) $(LOCK_FLAGS) --extra agent --output-file requirements/release-agent.txt
+
+# Asks PyPI for known vulnerabilities of what the locks hold; fails too for what PyPI knows nothing of.
+audit: $(VENV)/.ready-dev
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes \
+		--requirement requirements/release-balancer.txt --requirement requirements/release-agent.txt
 
 bench: $(VENV)/.ready-dev $(MODEL)
 	$(BIN)/python -m bench.compare --repeat 3 --results bench/RESULTS.md $(BENCH_FLAGS)

@@ -13,6 +13,7 @@ from paddler.agent.cpu import engine_threads
 from paddler.agent.details import DetailsReporter
 from paddler.agent.jobs import Jobs
 from paddler.agent.link import Link
+from paddler.agent.own_memory import keep_own_memory
 from paddler.agent.questions import Questions
 from paddler.agent.reconcile import Reconciler
 from paddler.agent.status import StatusBoard
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 def run(config: AgentConfig) -> int:
     """Run an agent until SIGTERM, SIGINT or SIGHUP; the process's exit code."""
     raise_limit()
+    keep_own_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_until_stopped(config))
     return 0

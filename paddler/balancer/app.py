@@ -20,7 +20,7 @@ from paddler.balancer.link import Pool
 from paddler.balancer.measures import Measures
 from paddler.balancer.protection import Protection
 from paddler.balancer.relay import Dispatcher
-from paddler.balancer.services.access import PageGuard
+from paddler.balancer.services.access import PageGuard, RebindingGuard
 from paddler.balancer.services.agents import AgentsService
 from paddler.balancer.services.embeddings import EmbeddingService
 from paddler.balancer.services.health import Readiness
@@ -43,7 +43,7 @@ from paddler.config import Address, BalancerConfig, join_address, split_address
 from paddler.descriptors import Descriptors, raise_limit
 from paddler.errors import StartError
 from paddler.net.cors import Cors
-from paddler.net.http import HttpLimits, Router, Site
+from paddler.net.http import HttpLimits, RenderError, Router, Site, render_plain_error
 from paddler.net.server import Listener, listen
 from paddler.signals import StopSignals
 
@@ -193,19 +193,26 @@ class Balancer:
             panel_origins = {f"{scheme}://{join_address(config.panel.host, config.panel.port)}"}
         management = Router()
         self.add_management_routes(management)
-        management_cors = Cors(config.management_origins | panel_origins)
+        management_origins = config.management_origins | panel_origins
+        management_cors = Cors(management_origins)
+        tokens = self.protection.token_check
+        rebinding = None  # with keys, a page that was not given one can do nothing
+        if tokens is None:
+            flag = "--management-cors-allowed-host"
+            rebinding = RebindingGuard(management_origins, config.management.text, flag=flag)
         readiness = Readiness(self.pool)
         await self._open(
             MANAGEMENT_FLAG,
             config.management,
             Site(
                 router=management,
-                guard=PageGuard(management_cors),
+                guard=PageGuard(management_cors, rebinding),
                 cors=management_cors,
-                authenticate=self.protection.token_check,
+                authenticate=tokens,
             ),
         )
         inference_cors = Cors(config.inference_origins | panel_origins)
+        api_keys = self.protection.api_key_check
         inference = Router()
         self._inference.add_routes(inference)
         self._sockets.add_routes(inference)
@@ -216,8 +223,9 @@ class Balancer:
             config.inference,
             Site(
                 router=inference,
+                guard=None if api_keys else self._inference_guard(config.inference),
                 cors=inference_cors,
-                authenticate=self.protection.api_key_check,
+                authenticate=api_keys,
                 max_body_bytes=config.max_body_bytes,
                 limits=HttpLimits(max_unsent_bytes=MAX_UNSENT_EMBEDDING_BYTES),
             ),
@@ -229,14 +237,26 @@ class Balancer:
             site = Site(
                 router=router,
                 render_error=render_error,
+                guard=None if api_keys else self._inference_guard(config.openai, render_error),
                 cors=Cors(config.inference_origins),
-                authenticate=self.protection.api_key_check,
+                authenticate=api_keys,
                 max_body_bytes=config.max_body_bytes,
             )
             await self._open(OPENAI_FLAG, config.openai, site)
         if config.panel is not None:
             await self._open(PANEL_FLAG, config.panel, self._panel_site(config.panel))
         log.info("paddler %s is ready", __version__)
+
+    def _inference_guard(
+        self, address: Address, render: RenderError = render_plain_error
+    ) -> RebindingGuard:
+        """What looks at the pages that use the model, where there are no keys."""
+        return RebindingGuard(
+            self._config.inference_origins,
+            address.text,
+            flag="--inference-cors-allowed-host",
+            render_error=render,
+        )
 
     def _panel_site(self, address: Address) -> Site:
         """The pages, and all that they call, by the handlers of the other listeners."""

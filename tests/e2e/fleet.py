@@ -85,7 +85,11 @@ class Process:
         return [int(pid) for pid in path.read_text().split()] if path.exists() else []
 
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        """How many are open; 0 for agents where we are not root, since they keep that to them."""
+        try:
+            return len(os.listdir(f"/proc/{self.pid}/fd"))
+        except PermissionError:
+            return 0
 
     def memory_bytes(self) -> int:
         """Resident memory."""

@@ -1,7 +1,8 @@
 """Mixed load with faults at random: ``python -m tests.faults.soak --seconds 1800``.
 
-Every request that is issued has to have an end that is one of ours: completed, refused, or
-failed with a named error; afterwards nothing is held. Loopback only; ends by itself.
+Every request that is issued has to have an end that is one of ours: completed, left by its client
+on purpose, refused, or failed with a named error; afterwards nothing is held. Loopback only; ends
+by itself.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.e2e.fleet import Fleet, Process, raw_prompt, wait_until
+from tests.e2e.fleet import Fleet, Process, get, raw_prompt, wait_until
 from tests.e2e.proxy import Proxy
 from tests.faults.stage import quietly
 from tests.tiny_gguf import write_tiny_gguf
@@ -34,8 +35,41 @@ SETTLE_S: Final = 60.0
 
 # What a request may end as.
 COMPLETED: Final = "completed"
-LEFT: Final = "left"  # by its client, on purpose
+LEFT: Final = "left by its client"  # on purpose
+REFUSED: Final = "refused"
+FAILED: Final = "failed with a named error"
 LOST: Final = "lost"  # without an end: there must be none
+ENDS: Final = (COMPLETED, LEFT, REFUSED, FAILED)
+
+MIB: Final = 1024 * 1024
+# How much a figure of the balancer may be above what it was before: allocators keep some memory,
+# a connection that ends leaves within moments.
+MAY_GROW: Final = {"memory": 16 * MIB, "descriptors": 4, "threads": 0, "connections": 4}
+
+
+# What has to be given back to the last.
+HELD: Final = ("slots_in_use", "requests_waiting")
+
+
+class Figures(dict[str, int]):
+    """What the balancer holds at rest."""
+
+    def grown_since(self, before: "Figures") -> list[str]:
+        """What is above what it may be, in words."""
+        return [
+            f"{name}: {before[name]} before, {self[name]} after"
+            for name, room in MAY_GROW.items()
+            if self[name] > before[name] + room
+        ]
+
+
+class Ended(Exception):
+    """A request's end that has a reason."""
+
+    def __init__(self, outcome: str, reason: str) -> None:
+        super().__init__(outcome, reason)
+        self.outcome = outcome
+        self.reason = reason
 
 
 @dataclass
@@ -53,6 +87,7 @@ class Soak:
     def __init__(self, folder: Path, seed: int) -> None:
         self.random = random.Random(seed)
         self.outcomes: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()  # of those that failed or were lost
         self.faults: Counter[str] = Counter()
         self.issued = 0
         self._lock = threading.Lock()
@@ -95,17 +130,52 @@ class Soak:
             assert not client.is_alive(), "a client waits for ever"
         wait_until(lambda: quietly(self._rests), "all is at rest", SETTLE_S)
 
-    def figures(self) -> dict[str, int]:
-        """What must not grow."""
+    def figures(self) -> Figures:
+        """What must not grow, taken at rest."""
         balancer = self.fleet.balancer
         assert balancer is not None
-        return {"descriptors": balancer.descriptors(), "memory": balancer.memory_bytes()}
+        # The scrape first: the balancer loads what answers it when it is asked.
+        gauges = self._gauges()
+        status = Path(f"/proc/{balancer.pid}/status").read_text()
+        threads = next(line for line in status.splitlines() if line.startswith("Threads:"))
+        return Figures(
+            memory=balancer.memory_bytes(),
+            descriptors=balancer.descriptors(),
+            threads=int(threads.split()[1]),
+            # Each request under way is a task of its connection.
+            connections=gauges["paddler_connections"],
+            slots_in_use=gauges["paddler_slots_processing"],
+            requests_waiting=gauges["paddler_requests_buffered"],
+        )
+
+    def faulty(self, before: Figures, after: Figures) -> list[str]:
+        """What went wrong, in words: nothing may have."""
+        wrong = after.grown_since(before)
+        if self.issued != sum(self.outcomes[end] for end in ENDS):
+            wrong.append(f"{self.issued} requests issued, {dict(self.outcomes)} ended")
+        wrong += [f"{name} is {after[name]}" for name in HELD if after[name]]
+        if not self.outcomes[COMPLETED]:
+            wrong.append("no request was completed")
+        return wrong
 
     def report(self) -> str:
         """How it went, in lines."""
-        ends = ", ".join(f"{count} {what}" for what, count in self.outcomes.most_common())
+        balance = " + ".join(f"{self.outcomes[end]} {end}" for end in ENDS)
+        reasons = ", ".join(f"{count} x {what}" for what, count in self.reasons.most_common())
         faults = ", ".join(f"{count} x {what}" for what, count in self.faults.most_common())
-        return f"issued: {self.issued}\nended: {ends}\nfaults: {faults}"
+        return (
+            f"{self.issued} issued = {balance}; {self.outcomes[LOST]} lost\n"
+            f"errors: {reasons}\n{self.faults.total()} faults: {faults}"
+        )
+
+    def _gauges(self) -> Counter[str]:
+        """The balancer's metrics; what has labels is summed."""
+        gauges: Counter[str] = Counter()
+        for line in get(self.fleet.management, "/metrics")[1].decode().splitlines():
+            if not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                gauges[name.partition("{")[0]] += int(float(value))
+        return gauges
 
     # --- faults ------------------------------------------------------------------------------
 
@@ -179,37 +249,57 @@ class Soak:
             kind = own.choice(kinds)
             with self._lock:
                 self.issued += 1
-            outcome = kind(own)
+            try:
+                outcome, reason = kind(own), ""
+            except Ended as end:
+                outcome, reason = end.outcome, end.reason
+            except (OSError, http.client.HTTPException) as error:
+                outcome, reason = LOST, f"{kind.__name__.strip('_')}: {error!r}"
             with self._lock:
                 self.outcomes[outcome] += 1
+                if reason:
+                    self.reasons[reason] += 1
 
     def _native(self, own: random.Random) -> str:
         body = raw_prompt(f"word {own.random()}", own.choice((1, 20, 200)))
         status, lines = self._post(self.fleet.inference, "/api/v1/continue_from_raw_prompt", body)
         if status != 200 or not lines:
-            return LOST
+            raise Ended(LOST, f"native: status {status}, {len(lines)} lines")
         last = json.loads(lines[-1])
         if "Error" in last:
-            return f"error {last['Error']['error']['code']}"
+            raise Ended(FAILED, f"error {last['Error']['error']['code']}")
         result = last["Response"]["response"]["GeneratedToken"]
-        return COMPLETED if "Done" in result else next(iter(result))
+        if "Done" in result:
+            return COMPLETED
+        kind = next(iter(result))
+        raise Ended(LOST if kind.endswith("Token") else FAILED, kind)
 
     def _openai(self, own: random.Random) -> str:
         body = {"model": "any", "prompt": f"word {own.random()}", "max_tokens": 30}
         status, lines = self._post(self.fleet.openai, "/v1/completions", body)
-        if status == 200:
-            return COMPLETED if b'"finish_reason"' in lines[-1] else LOST
-        return f"error {status}" if json.loads(lines[-1])["error"]["message"] else LOST
+        if status != 200:
+            raise self._openai_error(status, lines)
+        if not json.loads(lines[-1])["choices"][0]["finish_reason"]:
+            raise Ended(LOST, "OpenAI: an answer without finish_reason")
+        return COMPLETED
 
     def _openai_stream(self, own: random.Random) -> str:
         body = {"model": "any", "prompt": f"word {own.random()}", "max_tokens": 60, "stream": True}
         status, lines = self._post(self.fleet.openai, "/v1/completions", body)
         if status != 200:
-            return f"error {status}"
+            raise self._openai_error(status, lines)
         said = [line for line in lines if line.startswith(b"data: ")]
         if not said or said[-1] != b"data: [DONE]":
-            return LOST
-        return "error event" if any(b'"error"' in line for line in said) else COMPLETED
+            raise Ended(LOST, "OpenAI: a stream without [DONE]")
+        for line in said[:-1]:
+            if (error := json.loads(line.removeprefix(b"data: ")).get("error")) is not None:
+                raise Ended(FAILED, f"error event {error['code'] or error['type']}")
+        return COMPLETED
+
+    def _openai_error(self, status: int, lines: list[bytes]) -> "Ended":
+        error = json.loads(b"".join(lines))["error"]
+        assert error["message"], lines
+        return Ended(FAILED, f"status {status} {error['code'] or error['type']}")
 
     def _bad(self, own: random.Random) -> str:
         body = own.choice(({}, {"raw_prompt": 5}, {"model": "any", "max_tokens": -1}))
@@ -218,7 +308,9 @@ class Soak:
             "/v1/completions" if port == self.fleet.openai else "/api/v1/continue_from_raw_prompt"
         )
         status, _ = self._post(port, path, body)
-        return "refused 400" if status == 400 else LOST
+        if status != 400:
+            raise Ended(LOST, f"a bad request: status {status}")
+        return REFUSED
 
     def _leave(self, own: random.Random) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.fleet.inference, timeout=60)
@@ -232,12 +324,9 @@ class Soak:
     def _post(self, port: int, path: str, body: Any) -> tuple[int, list[bytes]]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         with contextlib.closing(connection):
-            try:
-                self._send(connection, path, body)
-                response = connection.getresponse()
-                lines = [line.strip() for line in response.read().split(b"\n") if line.strip()]
-            except (OSError, http.client.HTTPException):
-                return 0, []
+            self._send(connection, path, body)
+            response = connection.getresponse()
+            lines = [line.strip() for line in response.read().split(b"\n") if line.strip()]
             return response.status, lines
 
     def _send(self, connection: http.client.HTTPConnection, path: str, body: Any) -> None:
@@ -257,7 +346,9 @@ def main() -> int:
         after = soak.figures()
     print(soak.report())
     print(f"before: {before}\nafter:  {after}")
-    return 1 if soak.outcomes[LOST] or soak.issued != soak.outcomes.total() else 0
+    wrong = soak.faulty(before, after)
+    print("\n".join(f"WRONG: {what}" for what in wrong) or "nothing lost, nothing held")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from paddler.agent.models.causes import Cause, SourceFailed, issue_of
 from paddler.agent.models.hub import Hub, fetch_from_hub
 from paddler.agent.models.reports import Report
 from paddler.agent.models.url import fetch_from_url
+from paddler.agent.own_memory import keep_own_memory
 from paddler.agent.parent import die_with_parent
 from paddler.log import set_up_logging
 from paddler.messages.fetch import (
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 def main() -> int:
     """Do the job on stdin; returns the exit code."""
+    keep_own_memory()
     die_with_parent()
     # Ctrl-C reaches the whole process group; the agent decides when this ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

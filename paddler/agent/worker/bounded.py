@@ -30,6 +30,7 @@ from paddler.agent.worker.chat_template import (
     TemplateCompileError,
     TemplateRenderError,
 )
+from paddler.agent.worker.confinement import confine
 from paddler.agent.worker.images import UNDECODABLE, ImageRefused, RgbImage, prepare_images
 from paddler.agent.worker.tool_calls.schemas import (
     failed_checks,
@@ -285,6 +286,7 @@ def main(argv: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _limit_memory()
+    confine()  # it may be the child of an agent, which is not
     decode = msgspec.json.Decoder(Question).decode
     template: ChatTemplate | None = None
     while (document := _read(sys.stdin.buffer)) is not None:

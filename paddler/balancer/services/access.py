@@ -2,17 +2,24 @@
 
 import base64
 import binascii
+from collections.abc import Collection
 from typing import Final
+from urllib.parse import urlsplit
 
+from paddler.config import split_address
 from paddler.keys import Keys
 from paddler.net.cors import Cors
-from paddler.net.http import Refusal, Response, text
+from paddler.net.host_names import is_name_of_ours
+from paddler.net.http import Refusal, RenderError, Response, render_plain_error, text
+from paddler.net.origins import is_same_host, split_host_field
 from paddler.proto.events import RequestHead
 
 # What tells no secrets and is asked for by load balancers and service managers.
 OPEN_PATHS: Final = frozenset({"/health", "/ready"})
 BEARER: Final = "bearer"
 BASIC: Final = "basic"
+# What browsers send for pages that hide where they are from, or come from nowhere.
+OPAQUE_ORIGIN: Final = "null"
 
 
 class KeyCheck:
@@ -65,19 +72,75 @@ def _password(credentials: str) -> str:
     return decoded.partition(":")[2]
 
 
+class RebindingGuard:
+    """Refuses web pages whose own name has been made to point here (DNS rebinding).
+
+    To its browser such a page is at home and may do anything; only the name tells. Pages that
+    came by https are safe: nobody has a certificate for our name and theirs. Requests without
+    ``Origin``, as programs send them, are let through, and so is what a page merely GETs from its
+    own host, since browsers do not mark that over http.
+
+    ``address``: the listener's, as it was given. ``flag``: the one that allows an origin.
+    """
+
+    def __init__(
+        self,
+        allowed_origins: Collection[str],
+        address: str,
+        *,
+        flag: str,
+        render_error: RenderError = render_plain_error,
+    ) -> None:
+        self._allowed_origins = frozenset(allowed_origins)
+        self._names = {split_address(address)[0].lower(), *map(host_of, allowed_origins)}
+        self._flag = flag
+        self._render_error = render_error
+
+    def __call__(self, head: RequestHead) -> Response | None:
+        """The refusal; ``None``: there is none."""
+        origin = head.headers.get("origin")
+        if origin is None or origin in self._allowed_origins or origin.startswith("https:"):
+            return None
+        if Cors.is_preflight(head):
+            return None  # asks for leave only, and gets none
+        field = head.headers.get("host", "")
+        if origin != OPAQUE_ORIGIN and not is_same_host(origin, (field,)):
+            return None  # a page of another site, which its browser holds back
+        host = split_host_field(field)
+        if host is not None and is_name_of_ours(host[0], self._names):
+            return None
+        message = (
+            f"a page of {origin[:200]!r} may not do this: {field[:200]!r} is not known to be a "
+            f"name of this balancer. Use its IP address, or start it with {self._flag} and the "
+            "page's origin"
+        )
+        return self._render_error(403, "foreign_page", message, ())
+
+
 class PageGuard:
     """Refuses what a page of another site could have a browser send without asking for leave.
 
     That is a POST without a body: draining an agent, say. What has a body has to be JSON here,
-    for which browsers ask first.
+    for which browsers ask first. ``rebinding``: asked as well, where there are no keys.
     """
 
-    def __init__(self, cors: Cors) -> None:
+    def __init__(self, cors: Cors, rebinding: RebindingGuard | None = None) -> None:
         self._cors = cors
+        self._rebinding = rebinding
 
     def __call__(self, head: RequestHead) -> Response | None:
         """The refusal; ``None``: there is none."""
+        if self._rebinding is not None and (refusal := self._rebinding(head)) is not None:
+            return refusal
         if head.method != "POST" or not self._cors.is_foreign(head.headers):
             return None
         origin = head.headers.get("origin", "")
         return text(403, f"a page of {origin[:200]!r} may not do this: its origin is not allowed")
+
+
+def host_of(origin: str) -> str:
+    """The host name of an origin, in lower case; empty if there is none."""
+    try:
+        return (urlsplit(origin).hostname or "").removesuffix(".")
+    except ValueError:
+        return ""

@@ -9,53 +9,18 @@ There is no login, so two things keep other web pages of an operator's browser o
   Programs that are no browsers say nothing of where they come from, and are let in.
 """
 
-import ipaddress
 import socket
 import threading
 from collections.abc import Collection
 from typing import Final
 
+from paddler.net.host_names import is_name_of_ours
 from paddler.net.http import Response, text
 from paddler.net.origins import is_from_own_page, split_host_field
 from paddler.proto.events import Headers, RequestHead
 
-ANY_HOST: Final = "*"
 ALLOWED_HOST_FLAG: Final = "--web-admin-panel-allowed-host"
-
-# Names that the public DNS cannot hold: RFC 6761, 6762, 8375, 9476, ICANN's .internal, and what
-# home and office networks use.
-PRIVATE_SUFFIXES: Final = (
-    ".localhost",
-    ".local",
-    ".internal",
-    ".home.arpa",
-    ".test",
-    ".lan",
-    ".localdomain",
-    ".home",
-    ".corp",
-    ".mail",
-    ".intranet",
-    ".private",
-    ".alt",
-)
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
-
-
-def is_name_of_ours(name: str, allowed_names: Collection[str]) -> bool:
-    """Whether no stranger can make the host ``name`` point here."""
-    if ANY_HOST in allowed_names or name in allowed_names or "." not in name:
-        return True  # an IPv6 address has no dot, or is one of the next kind
-    return name.endswith(PRIVATE_SUFFIXES) or is_address(name)
-
-
-def is_address(name: str) -> bool:
-    """Whether ``name`` is an IP address: browsers resolve nothing for it."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 class PanelGuard:

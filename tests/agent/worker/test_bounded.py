@@ -187,3 +187,13 @@ def test_pattern_that_backtracks_costs_its_call_an_error() -> None:
         assert len(failed) == 1
         assert 'tool "slow" failed schema check: it took more than 0.3 s' in failed[0]
         assert process.failed_checks([call("slow", {"s": "aaa"})], tools) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs seccomp")
+def test_the_child_of_a_process_that_is_not_confined_is() -> None:
+    with BoundedProcess("{{ 1 }}", SPECIAL) as process:
+        child = process._child
+        assert child is not None
+        status = Path(f"/proc/{child.pid}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")

@@ -39,11 +39,17 @@ class Running:
         self.management, self.inference, self.openai, self.panel = ports
 
     async def ask(
-        self, port: int, method: str, path: str, body: bytes = b"", fields: str = ""
+        self,
+        port: int,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        fields: str = "",
+        host: str = "a",
     ) -> Answer:
         """One request on a connection of its own."""
         async with Client(*await asyncio.open_connection("127.0.0.1", port)) as client:
-            return await client.ask(request(method, path, body, fields))
+            return await client.ask(request(method, path, body, fields, host))
 
     async def get(self, port: int, path: str, fields: str = "") -> Answer:
         return await self.ask(port, "GET", path, fields=fields)
@@ -65,10 +71,10 @@ class Running:
         return agents
 
 
-def request(method: str, path: str, body: bytes = b"", fields: str = "") -> bytes:
+def request(method: str, path: str, body: bytes = b"", fields: str = "", host: str = "a") -> bytes:
     """The bytes of one request."""
     length = f"Content-Length: {len(body)}\r\n" if body else ""
-    return f"{method} {path} HTTP/1.1\r\nHost: a\r\n{length}{fields}\r\n".encode() + body
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{length}{fields}\r\n".encode() + body
 
 
 def on_balancer(test: Callable[[Running], Coroutine[Any, Any, None]], *flags: str) -> None:

@@ -263,3 +263,116 @@ def test_allowed_sites_open_sockets() -> None:
                 assert (await client.reader.readline()).startswith(b"HTTP/1.1 101 ")
 
     on_balancer(test, "--inference-cors-allowed-host", "https://app.example.com")
+
+
+# --- pages whose own name was made to point here ------------------------------------------------
+
+
+def rebound(port: int, origin: str = "", name: str = "evil.example") -> dict[str, str]:
+    """Host and fields of a request by a page of ``name``, which resolves to this machine."""
+    host = f"{name}:{port}"
+    return {"host": host, "fields": f"{JSON_TYPE}Origin: {origin or f'http://{host}'}\r\n"}
+
+
+@pytest.mark.parametrize("origin", ["", "null"])
+def test_a_page_that_rebinds_its_name_changes_and_uses_nothing(origin: str) -> None:
+    async def test(running: Running) -> None:
+        before = await running.get(running.management, DESIRED_STATE)
+        state = json.loads(before.body) | {"model": {"LocalToAgent": "/evil.gguf"}}
+        agent = await Agent.join(running)
+        for port, method, path, body in (
+            (running.management, "PUT", DESIRED_STATE, state),
+            (running.management, "GET", DESIRED_STATE, None),
+            (running.management, "POST", "/api/v1/agent/id-1/drain", None),
+            (running.inference, "POST", "/api/v1/continue_from_raw_prompt", RAW),
+            (running.openai, "POST", "/v1/chat/completions", CHAT),
+        ):
+            encoded = b"" if body is None else json.dumps(body).encode()
+            answer = await running.ask(port, method, path, encoded, **rebound(port, origin))
+            assert answer.status == 403, path
+            assert b"evil.example" in answer.body, path
+        for port, path in (
+            (running.inference, "/api/v1/inference_socket"),
+            (running.management, "/api/v1/agent_socket/evil"),
+        ):
+            page = rebound(port, origin)
+            fields = UPGRADE + page["fields"]
+            answer = await running.ask(port, "GET", path, fields=fields, host=page["host"])
+            assert answer.status == 403, path
+        assert (await running.get(running.management, DESIRED_STATE)).body == before.body
+        agent.leave()
+
+    on_balancer(test)
+
+
+def test_a_refused_page_of_openais_clients_reads_why_in_their_shape() -> None:
+    async def test(running: Running) -> None:
+        page = rebound(running.openai)
+        answer = await running.ask(running.openai, "GET", "/v1/models", **page)
+        message = json.loads(answer.body)["error"]["message"]
+        assert "--inference-cors-allowed-host" in message
+
+    on_balancer(test)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("balancer.example.com", None),  # curl, agents, Prometheus
+        ("balancer.example.com", "http://other.example.com"),  # served, without CORS fields
+        ("balancer.example.com", "https://balancer.example.com"),  # has a certificate
+        ("ui.example.com", "http://ui.example.com"),  # allowed by flag
+        ("UI.example.com:8060", "http://ui.example.com:8060"),  # its name is
+        ("127.0.0.1:8060", "http://127.0.0.1:8060"),
+        ("[::1]:8060", "http://[::1]:8060"),
+        ("10.0.0.5", "http://10.0.0.5"),
+        ("localhost:8060", "http://localhost:8060"),
+        ("balancer:8060", "http://balancer:8060"),
+        ("balancer.internal", "http://balancer.internal"),
+        ("localhost:8060", "http://evil.example:8060"),
+        ("localhost:8060", "null"),
+    ],
+)
+def test_names_that_are_ours_and_programs_are_served(host: str, origin: str | None) -> None:
+    async def test(running: Running) -> None:
+        fields = f"Origin: {origin}\r\n" if origin else ""
+        for port, path in (
+            (running.management, "/metrics"),
+            (running.inference, "/health"),
+            (running.openai, "/v1/models"),
+        ):
+            answer = await running.ask(port, "GET", path, fields=fields, host=host)
+            assert answer.status == 200, path
+            is_allowed = origin == "http://ui.example.com"
+            assert ("access-control-allow-origin" in answer.headers) is is_allowed
+        port = running.management
+        body = (await running.get(port, DESIRED_STATE)).body
+        put = await running.ask(port, "PUT", DESIRED_STATE, body, fields + JSON_TYPE, host)
+        assert put.status == 204
+
+    flags = ("--management-cors-allowed-host", "--inference-cors-allowed-host")
+    on_balancer(test, *(word for flag in flags for word in (flag, "http://ui.example.com")))
+
+
+def test_a_page_that_asks_for_leave_is_answered_as_any_other() -> None:
+    async def test(running: Running) -> None:
+        page = rebound(running.management)
+        page["fields"] += "Access-Control-Request-Method: PUT\r\n"
+        answer = await running.ask(running.management, "OPTIONS", DESIRED_STATE, **page)
+        assert answer.status == 400
+
+    on_balancer(test)
+
+
+def test_a_page_that_was_given_a_key_may_have_any_name(protected: Callable[..., None]) -> None:
+    async def test(running: Running) -> None:
+        for port, path, key in (
+            (running.management, DESIRED_STATE, TOKEN),
+            (running.openai, "/v1/models", KEY),
+        ):
+            page = rebound(port)
+            assert (await running.ask(port, "GET", path, **page)).status == 401
+            page["fields"] += bearer(key)
+            assert (await running.ask(port, "GET", path, **page)).status == 200
+
+    protected(test)

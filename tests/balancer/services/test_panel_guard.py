@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from paddler.balancer.services.panel_guard import PanelGuard, is_name_of_ours
+from paddler.balancer.services.panel_guard import PanelGuard
+from paddler.net.host_names import is_name_of_ours
 from paddler.proto.events import Headers, RequestHead
 from tests.balancer.services.running import DESIRED_STATE, JSON_TYPE, Running, on_balancer
 from tests.net.peers import Answer, Client
