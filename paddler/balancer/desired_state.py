@@ -22,6 +22,7 @@ from paddler.messages.state import (
     DEFAULT_DESIRED_STATE,
     ApplicableState,
     DesiredState,
+    model_for_logs,
 )
 
 log = logging.getLogger(__name__)
@@ -241,8 +242,7 @@ class DesiredStateStore:
             return
         self.applicable = newer
         self.is_default = False
-        model = msgspec.json.encode(newer.model).decode()
-        log.info("desired state changed: model %.1000s", model)
+        log.info("desired state changed: model %.1000s", model_for_logs(newer.model))
         for callback in self._watchers:
             callback()
 

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -62,6 +63,20 @@ class ModelSource(OneOf, frozen=True):
 
 
 ModelReference = ModelSource | Literal["None"]
+
+
+def model_for_logs(model: ModelReference) -> str:
+    """Which model that is, without what an address may hold of secrets: user, password, query."""
+    if not isinstance(model, str) and isinstance(model.url, UrlModel):
+        try:
+            parts = urlsplit(model.url.url)
+            host = (
+                (parts.hostname or "") if parts.port is None else f"{parts.hostname}:{parts.port}"
+            )
+        except ValueError:
+            return "an address that is none"
+        return f"{parts.scheme}://{host}{parts.path}"
+    return msgspec.json.encode(model).decode()
 
 
 class ChatTemplate(Strict, frozen=True):

@@ -15,7 +15,10 @@ from paddler.messages.state import (
     F32_MAX,
     DesiredState,
     InferenceParameters,
+    ModelReference,
     ModelSource,
+    UrlModel,
+    model_for_logs,
     shortest_f32,
 )
 
@@ -216,3 +219,21 @@ def test_every_accepted_state_survives_its_own_printing(**values: float) -> None
 def test_no_model_may_be_said_as_an_object() -> None:
     wire = msgspec.to_builtins(DEFAULT_DESIRED_STATE) | {"model": {"None": None}}
     assert msgspec.convert(wire, DesiredState) == DEFAULT_DESIRED_STATE
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("None", '"None"'),
+        (ModelSource(local_to_agent="/m.gguf"), '{"LocalToAgent":"/m.gguf"}'),
+        (
+            ModelSource(url=UrlModel("https://me:secret@models.test:8443/a.gguf?sig=secret#x")),
+            "https://models.test:8443/a.gguf",
+        ),
+        (ModelSource(url=UrlModel("http://models.test/a.gguf")), "http://models.test/a.gguf"),
+        (ModelSource(url=UrlModel("http://[secret")), "an address that is none"),
+        (ModelSource(url=UrlModel("http://me:secret@models.test:x/")), "an address that is none"),
+    ],
+)
+def test_logs_hold_no_secret_of_an_address(model: ModelReference, told: str) -> None:
+    assert model_for_logs(model) == told
