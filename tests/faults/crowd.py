@@ -38,6 +38,14 @@ def prompt(tokens: int) -> bytes:
     return post("/api/v1/continue_from_raw_prompt", raw_prompt("Once upon a time", tokens))
 
 
+def upgrade(path: str) -> bytes:
+    """The request that opens a WebSocket."""
+    return (
+        f"GET {path} HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
+
+
 class Member:
     """One client. ``heard`` is all that came to it, ``end`` how its connection ended, if it did.
 
