@@ -21,6 +21,7 @@ CONNECTING: Final = 200  # at once: a listener's accept queue is finite
 CONNECT_TIMEOUT_S: Final = 60.0
 TURN_S: Final = 0.05
 PIECE_BYTES: Final = 1 << 16
+SEGMENT_BYTES: Final = 1400  # as on networks
 
 
 def post(path: str, body: Any) -> bytes:
@@ -36,6 +37,14 @@ def post(path: str, body: Any) -> bytes:
 def prompt(tokens: int) -> bytes:
     """A native request whose answer has so many tokens."""
     return post("/api/v1/continue_from_raw_prompt", raw_prompt("Once upon a time", tokens))
+
+
+def upgrade(path: str) -> bytes:
+    """The request that opens a WebSocket."""
+    return (
+        f"GET {path} HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
 
 
 class Member:
@@ -115,7 +124,7 @@ class Crowd:
     ) -> list[Member]:
         """That many more clients, connected; each sends ``wire`` at once.
 
-        ``receive_bytes``: the size of the kernel's buffer, where it shall be small.
+        ``receive_bytes``: what the kernel keeps for them, where that shall be little.
         """
         joined: list[Member] = []
 
@@ -211,6 +220,8 @@ class Crowd:
         sock.setblocking(False)
         if receive_bytes is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            # Else the loopback interface's segments of 64 KiB have the kernel keep megabytes.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
         member.unsent = wire
         self._connecting += 1
         with contextlib.suppress(BlockingIOError):

@@ -22,7 +22,7 @@ class HandAgent:
     def __init__(self, port: int, agent_id: str, name: str, slots: int) -> None:
         url = f"ws://127.0.0.1:{port}/api/v1/agent_socket/{agent_id}"
         self._stack = contextlib.ExitStack()
-        socket = connect(url, compression=None, close_timeout=1)
+        socket = connect(url, compression=None, ping_interval=None, close_timeout=1)
         self._socket: ClientConnection = self._stack.enter_context(socket)
         self._socket.send(hello(name, slots).decode())
         self.next(wire.SetState)  # it comes behind the welcome

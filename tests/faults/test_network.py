@@ -18,7 +18,7 @@ from paddler.messages import link as wire
 from paddler.proto.ws import WebSocket
 from tests.e2e.fleet import PATIENT, Fleet, error_of, raw_prompt, wait_until
 from tests.e2e.proxy import Proxy, Towards
-from tests.faults.crowd import Crowd, prompt
+from tests.faults.crowd import Crowd, prompt, upgrade
 from tests.faults.hand_agent import HandAgent, hello
 from tests.faults.stage import Client
 
@@ -182,11 +182,7 @@ def test_hello_of_a_connection_that_was_given_up_comes_late_and_does_no_harm(
         (agent,) = fleet.snapshot()
         # Its earlier connection: the hello is under way when the agent gives it up.
         with socket.create_connection(("127.0.0.1", far.port), timeout=SOON_S) as earlier:
-            earlier.sendall(
-                f"GET /api/v1/agent_socket/{agent['id']} HTTP/1.1\r\nhost: a\r\n"
-                "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
-                "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-            )
+            earlier.sendall(upgrade(f"/api/v1/agent_socket/{agent['id']}"))
             assert earlier.recv(4096).startswith(b"HTTP/1.1 101 ")
             far.freeze(Towards.TARGET)
             earlier.sendall(WebSocket(is_client=True).send_text(hello("late", SLOTS)))
