@@ -30,6 +30,7 @@ from tests.faults.resources import (
     WallClock,
     limited,
     small_disk,
+    virtual_bytes,
 )
 from tests.faults.stage import Client
 from tests.hub import FileServer
@@ -345,3 +346,76 @@ def test_an_agent_out_of_descriptors_says_so_and_goes_on_once_it_has_some(tmp_pa
         wait_until(lambda: str(tmp_path / "cache") in model_path(fleet), "the other is loaded")
         assert fleet.snapshot()[0]["id"] == before["id"]
         assert len(lines(agent, "descriptors run out")) == 1
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+MIB = 1 << 20
+
+
+def worker_of(agent: Process) -> int:
+    (pid,) = agent.children()
+    return pid
+
+
+@pytest.mark.parametrize(
+    ("spare_mib", "context_size", "issue"),
+    [(30, 512, "ModelCannotBeLoaded"), (400, 65_536, "SlotCannotStart")],
+    ids=["weights", "context"],
+)
+def test_a_model_that_memory_does_not_hold_is_told_and_a_smaller_one_serves(
+    tmp_path: Path, smollm2_path: Path, spare_mib: int, context_size: int, issue: str
+) -> None:
+    small = write_tiny_gguf(tmp_path / "small.gguf")
+    with Fleet(tmp_path, *PATIENT) as fleet:
+        # Without what is reserved for use that never comes.
+        agent = fleet.start_agent("agent", 1, env={"MALLOC_ARENA_MAX": "1"})
+        fleet.put_model(small, **SMALL)
+        fleet.wait_slots(1)
+        (before,) = fleet.snapshot()
+        # What a worker takes for itself differs from machine to machine.
+        limit = virtual_bytes(worker_of(agent)) + spare_mib * MIB
+        with limited(agent.pid, resource.RLIMIT_AS, limit):
+            fleet.put_model(smollm2_path, context_size=context_size)
+            wait_until(lambda: fleet.snapshot()[0]["issues"], "the issue is told")
+            (told,) = fleet.snapshot()[0]["issues"]
+            assert [*told] == [issue]
+            if issue == "SlotCannotStart":
+                assert "insufficient memory" in told[issue]["error"]
+            assert lines(agent, "cannot load the model")
+            assert get(fleet.inference, "/health")[0] == 200
+            fleet.put_model(small, **SMALL)
+            fleet.wait_slots(1)
+            wait_issues(fleet)
+            assert serves(fleet)
+        fleet.put_model(smollm2_path, context_size=512)
+        wait_until(lambda: model_path(fleet) == str(smollm2_path), "the large one is loaded")
+        fleet.wait_slots(1)
+        assert serves(fleet)
+        assert fleet.snapshot()[0]["id"] == before["id"]
+
+
+def test_a_worker_that_runs_out_of_memory_is_replaced_and_every_request_has_an_end(
+    tmp_path: Path, smollm2_path: Path
+) -> None:
+    with Fleet(tmp_path, *PATIENT) as fleet:
+        agent = fleet.start_agent("agent", 2)
+        fleet.put_model(smollm2_path, context_size=4096)
+        fleet.wait_slots(2)
+        (before,) = fleet.snapshot()
+        worker = worker_of(agent)
+        running = ask_aside(fleet, raw_prompt("Once", ENDLESS))
+        wait_until(lambda: running.tokens, "an answer has begun")
+        with limited(worker, resource.RLIMIT_AS, virtual_bytes(worker) + MIB):
+            large = ask_aside(fleet, raw_prompt("word " * 4_000_000, 3))
+            assert running.ended.wait(60), "the client is left without an end"
+            assert large.ended.wait(90), "the client is left without an end"
+        assert running.outcome.startswith('502 agent "agent": worker ')
+        # It was handed to the next worker, which had the memory to refuse it.
+        assert "the prompt has" in large.outcome
+        fleet.wait_slots(2)
+        assert worker_of(agent) != worker
+        assert serves(fleet)
+        (after,) = fleet.snapshot()
+        assert (after["id"], after["issues"]) == (before["id"], [])
+        wait_until(lambda: fleet.slots_busy() == 0, "no slot is held")
