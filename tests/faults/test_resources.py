@@ -330,7 +330,7 @@ def test_an_agent_out_of_descriptors_says_so_and_goes_on_once_it_has_some(tmp_pa
         (before,) = fleet.snapshot()
         url = files.url("/model.gguf")
         had = agent.descriptors()
-        with limited(agent.pid, resource.RLIMIT_NOFILE, had + 4):
+        with limited(agent.pid, resource.RLIMIT_NOFILE, had):
             put_url(fleet, url)
             wait_issues(fleet, {"DownloadInterrupted": {"model_path": url}})
             assert "Too many open files" in lines(agent, "cannot start a process")[-1]
