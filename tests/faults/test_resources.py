@@ -204,10 +204,11 @@ def test_a_clock_that_jumps_by_hours_ends_wakes_and_reorders_nothing(
     clock = WallClock(tmp_path)
     with Fleet(tmp_path, *PATIENT, env=clock.env) as fleet:
 
-        def clock_ahead_s() -> float:
-            """Of the balancer's clock, as its history tells."""
+        def seconds_at(ahead_s: int) -> int:
+            """How long the balancer's clock has been so far ahead, as its history tells."""
             samples = json.loads(get(fleet.management, "/api/v1/history")[1])["samples"]
-            return float(samples[-1]["at"] - time.time()) if samples else 0.0
+            now = time.time() + ahead_s
+            return sum(abs(sample["at"] - now) < HOUR_S for sample in samples)
 
         fleet.start_agent("agent", 1, env=clock.env)
         fleet.put_model(smollm2_path, context_size=4096)
@@ -221,13 +222,11 @@ def test_a_clock_that_jumps_by_hours_ends_wakes_and_reorders_nothing(
         wait_until(lambda: running.tokens, "an answer has begun")
         waiting = ask_aside(fleet, raw_prompt("Twice", 3))
         wait_until(lambda: fleet.buffered() == 1, "a request waits")
-        for hours in (5, -5, 0):
+        for hours in (5, -5):
             seen = len(running.tokens)
             clock.step(hours * HOUR_S)
-            wait_until(
-                lambda ahead_s=hours * HOUR_S: abs(clock_ahead_s() - ahead_s) < HOUR_S,
-                "the clock has jumped",
-            )
+            # Longer than anybody waits between two looks at the time: links ping every 3 s.
+            wait_until(lambda ahead_s=hours * HOUR_S: seconds_at(ahead_s) > 4, "it is then")
             # An event while it is another time.
             for action in ("drain", "resume"):
                 path = f"/api/v1/agent/{before['id']}/{action}"
@@ -251,7 +250,7 @@ def test_a_clock_that_jumps_by_hours_ends_wakes_and_reorders_nothing(
         at = [event["at"] for event in events]
         assert max(at) - min(at) > 9 * HOUR_S, "no event came at another time"
         kinds = [event["kind"] for event in events]
-        assert kinds.count("agent_drained") == 3
+        assert kinds.count("agent_drained") == 2
         assert {"agent_left", "issue_raised", "requests_refused"}.isdisjoint(kinds)
 
 
@@ -399,14 +398,16 @@ def test_a_worker_that_runs_out_of_memory_is_replaced_and_every_request_has_an_e
     tmp_path: Path, smollm2_path: Path
 ) -> None:
     with Fleet(tmp_path, *PATIENT) as fleet:
-        agent = fleet.start_agent("agent", 2)
+        # What is freed goes back to the system, and cannot serve what is large.
+        agent = fleet.start_agent("agent", 2, env={"MALLOC_MMAP_THRESHOLD_": "131072"})
         fleet.put_model(smollm2_path, context_size=4096)
         fleet.wait_slots(2)
         (before,) = fleet.snapshot()
         worker = worker_of(agent)
         running = ask_aside(fleet, raw_prompt("Once", ENDLESS))
         wait_until(lambda: running.tokens, "an answer has begun")
-        with limited(worker, resource.RLIMIT_AS, virtual_bytes(worker) + MIB):
+        # Less than it has, so that whatever it frees does not help it.
+        with limited(worker, resource.RLIMIT_AS, virtual_bytes(worker) // 2):
             large = ask_aside(fleet, raw_prompt("word " * 4_000_000, 3))
             assert running.ended.wait(60), "the client is left without an end"
             assert large.ended.wait(90), "the client is left without an end"
