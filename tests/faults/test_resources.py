@@ -406,9 +406,10 @@ def test_a_worker_that_runs_out_of_memory_is_replaced_and_every_request_has_an_e
         worker = worker_of(agent)
         running = ask_aside(fleet, raw_prompt("Once", ENDLESS))
         wait_until(lambda: running.tokens, "an answer has begun")
-        # Less than it has, so that whatever it frees does not help it.
+        # Less than it has, so that whatever it frees does not help it; a request of 60 MB is more
+        # than what lies free within its heap.
         with limited(worker, resource.RLIMIT_AS, virtual_bytes(worker) // 2):
-            large = ask_aside(fleet, raw_prompt("word " * 4_000_000, 3))
+            large = ask_aside(fleet, raw_prompt("word " * 12_000_000, 3))
             assert running.ended.wait(60), "the client is left without an end"
             assert large.ended.wait(90), "the client is left without an end"
         assert running.outcome.startswith('502 agent "agent": worker ')
