@@ -36,7 +36,7 @@ from tests.faults.stage import Client
 from tests.hub import FileServer
 from tests.tiny_gguf import write_tiny_gguf
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SMALL = {"context_size": 512, "n_batch": 512}
 HOUR_S = 3600
@@ -93,9 +93,8 @@ def ask_aside(fleet: Fleet, body: dict[str, Any]) -> Client:
 # --- disks --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("knows_ranges", [True, False], ids=["resumes", "starts-over"])
 def test_a_full_cache_is_told_once_and_the_old_model_serves_until_there_is_space(
-    tmp_path: Path, knows_ranges: bool
+    tmp_path: Path,
 ) -> None:
     old = write_tiny_gguf(tmp_path / "old.gguf")
     content = write_tiny_gguf(tmp_path / "new.gguf", seed=2).read_bytes()
@@ -109,7 +108,7 @@ def test_a_full_cache_is_told_once_and_the_old_model_serves_until_there_is_space
         fleet.put_model(old, **SMALL)
         fleet.wait_slots(1)
         disk.fill(spare_bytes=20 * PAGE_BYTES)
-        file = files.add("/new.gguf", content, knows_ranges=knows_ranges)
+        file = files.add("/new.gguf", content)
         url = files.url("/new.gguf")
         put_url(fleet, url)
         issue = {"CacheStorageIsFull": {"model_path": url}}
