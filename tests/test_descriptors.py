@@ -20,9 +20,10 @@ from paddler.descriptors import (
 def limited(spare: int) -> Iterator[int]:
     """No more than ``spare`` further descriptors within the block; gives the limit."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    limit = lowest + spare
+    free = [os.dup(0) for _ in range(spare)]
+    for descriptor in free:
+        os.close(descriptor)
+    limit = max(free) + 1
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
     try:
         yield limit

@@ -46,6 +46,7 @@ class DetailsReporter:
         self._states = states
         self._send = send
         self._started_at = time.time()
+        self._engine = engine_version()  # once: it is read from files
         self._ready: wire.Ready | None = None
         self._welcomes = 0
         self._restarts = 0
@@ -80,7 +81,7 @@ class DetailsReporter:
         return AgentDetails(
             host=socket.gethostname(),
             started_at=round(self._started_at, 3),
-            engine=engine_version(),
+            engine=self._engine,
             devices=tuple(ready.devices) if ready is not None else (),
             threads=self._threads,
             cores=usable_cores(),

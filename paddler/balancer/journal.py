@@ -63,7 +63,12 @@ class Journal(Watched):
         return self._last_id
 
     def after(self, event_id: int) -> list[Event]:
-        """The events that came after this one, oldest first; 0: all that are kept."""
+        """The events that came after this one, oldest first; 0: all that are kept.
+
+        So does an id from the future: it is of a balancer whose clock was ahead of this one's.
+        """
+        if event_id > self._last_id:
+            event_id = 0
         return [event for event in self._events if event.id > event_id]
 
     def add(

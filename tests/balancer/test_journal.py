@@ -25,6 +25,21 @@ def test_ids_go_up_over_restarts() -> None:
     assert after.after(before.last_id) == [event]
 
 
+def test_an_id_from_before_the_clock_was_put_back_hides_nothing() -> None:
+    before = Journal(clock=lambda: 1000.0)
+    old = before.add("agent_joined", "before")
+    after = Journal(clock=lambda: 900.0)
+    event = after.add("agent_joined", "again")
+    assert after.after(old.id) == [event]
+
+
+def test_ids_go_up_whatever_the_clock_does() -> None:
+    now = iter((1000.0, 1001.0, 500.0, 2000.0, 0.0))
+    journal = Journal(clock=lambda: next(now))
+    ids = [journal.add("agent_joined", str(number)).id for number in range(4)]
+    assert ids == [1_000_001, 1_000_002, 1_000_003, 1_000_004]
+
+
 def test_the_oldest_events_are_forgotten() -> None:
     journal = Journal()
     first = journal.last_id + 1

@@ -30,12 +30,13 @@ from tests.faults.resources import (
     WallClock,
     limited,
     small_disk,
+    virtual_bytes,
 )
 from tests.faults.stage import Client
 from tests.hub import FileServer
 from tests.tiny_gguf import write_tiny_gguf
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SMALL = {"context_size": 512, "n_batch": 512}
 HOUR_S = 3600
@@ -92,9 +93,8 @@ def ask_aside(fleet: Fleet, body: dict[str, Any]) -> Client:
 # --- disks --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("knows_ranges", [True, False], ids=["resumes", "starts-over"])
 def test_a_full_cache_is_told_once_and_the_old_model_serves_until_there_is_space(
-    tmp_path: Path, knows_ranges: bool
+    tmp_path: Path,
 ) -> None:
     old = write_tiny_gguf(tmp_path / "old.gguf")
     content = write_tiny_gguf(tmp_path / "new.gguf", seed=2).read_bytes()
@@ -108,12 +108,12 @@ def test_a_full_cache_is_told_once_and_the_old_model_serves_until_there_is_space
         fleet.put_model(old, **SMALL)
         fleet.wait_slots(1)
         disk.fill(spare_bytes=20 * PAGE_BYTES)
-        file = files.add("/new.gguf", content, knows_ranges=knows_ranges)
+        file = files.add("/new.gguf", content)
         url = files.url("/new.gguf")
         put_url(fleet, url)
         issue = {"CacheStorageIsFull": {"model_path": url}}
         wait_issues(fleet, issue)
-        wait_until(lambda: len(file.ranges) >= 4, "it is tried again and again")
+        wait_until(lambda: len(file.ranges) >= 3, "it is tried again and again")
         wait_issues(fleet, issue)
         assert model_path(fleet) == str(old)
         assert serves(fleet)
@@ -203,10 +203,11 @@ def test_a_clock_that_jumps_by_hours_ends_wakes_and_reorders_nothing(
     clock = WallClock(tmp_path)
     with Fleet(tmp_path, *PATIENT, env=clock.env) as fleet:
 
-        def clock_ahead_s() -> float:
-            """Of the balancer's clock, as its history tells."""
+        def seconds_at(ahead_s: int) -> int:
+            """How long the balancer's clock has been so far ahead, as its history tells."""
             samples = json.loads(get(fleet.management, "/api/v1/history")[1])["samples"]
-            return float(samples[-1]["at"] - time.time()) if samples else 0.0
+            now = time.time() + ahead_s
+            return sum(abs(sample["at"] - now) < HOUR_S for sample in samples)
 
         fleet.start_agent("agent", 1, env=clock.env)
         fleet.put_model(smollm2_path, context_size=4096)
@@ -220,13 +221,11 @@ def test_a_clock_that_jumps_by_hours_ends_wakes_and_reorders_nothing(
         wait_until(lambda: running.tokens, "an answer has begun")
         waiting = ask_aside(fleet, raw_prompt("Twice", 3))
         wait_until(lambda: fleet.buffered() == 1, "a request waits")
-        for hours in (5, -5, 0):
+        for hours in (5, -5):
             seen = len(running.tokens)
             clock.step(hours * HOUR_S)
-            wait_until(
-                lambda ahead_s=hours * HOUR_S: abs(clock_ahead_s() - ahead_s) < HOUR_S,
-                "the clock has jumped",
-            )
+            # Longer than anybody waits between two looks at the time: links ping every 3 s.
+            wait_until(lambda ahead_s=hours * HOUR_S: seconds_at(ahead_s) > 4, "it is then")
             # An event while it is another time.
             for action in ("drain", "resume"):
                 path = f"/api/v1/agent/{before['id']}/{action}"
@@ -250,7 +249,7 @@ def test_a_clock_that_jumps_by_hours_ends_wakes_and_reorders_nothing(
         at = [event["at"] for event in events]
         assert max(at) - min(at) > 9 * HOUR_S, "no event came at another time"
         kinds = [event["kind"] for event in events]
-        assert kinds.count("agent_drained") == 3
+        assert kinds.count("agent_drained") == 2
         assert {"agent_left", "issue_raised", "requests_refused"}.isdisjoint(kinds)
 
 
@@ -329,7 +328,7 @@ def test_an_agent_out_of_descriptors_says_so_and_goes_on_once_it_has_some(tmp_pa
         (before,) = fleet.snapshot()
         url = files.url("/model.gguf")
         had = agent.descriptors()
-        with limited(agent.pid, resource.RLIMIT_NOFILE, had + 4):
+        with limited(agent.pid, resource.RLIMIT_NOFILE, had):
             put_url(fleet, url)
             wait_issues(fleet, {"DownloadInterrupted": {"model_path": url}})
             assert "Too many open files" in lines(agent, "cannot start a process")[-1]
@@ -345,3 +344,79 @@ def test_an_agent_out_of_descriptors_says_so_and_goes_on_once_it_has_some(tmp_pa
         wait_until(lambda: str(tmp_path / "cache") in model_path(fleet), "the other is loaded")
         assert fleet.snapshot()[0]["id"] == before["id"]
         assert len(lines(agent, "descriptors run out")) == 1
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+MIB = 1 << 20
+
+
+def worker_of(agent: Process) -> int:
+    (pid,) = agent.children()
+    return pid
+
+
+@pytest.mark.parametrize(
+    ("spare_mib", "context_size", "issue"),
+    [(30, 512, "ModelCannotBeLoaded"), (400, 65_536, "SlotCannotStart")],
+    ids=["weights", "context"],
+)
+def test_a_model_that_memory_does_not_hold_is_told_and_a_smaller_one_serves(
+    tmp_path: Path, smollm2_path: Path, spare_mib: int, context_size: int, issue: str
+) -> None:
+    small = write_tiny_gguf(tmp_path / "small.gguf")
+    with Fleet(tmp_path, *PATIENT) as fleet:
+        # Without what is reserved for use that never comes.
+        agent = fleet.start_agent("agent", 1, env={"MALLOC_ARENA_MAX": "1"})
+        fleet.put_model(small, **SMALL)
+        fleet.wait_slots(1)
+        (before,) = fleet.snapshot()
+        # What a worker takes for itself differs from machine to machine.
+        limit = virtual_bytes(worker_of(agent)) + spare_mib * MIB
+        with limited(agent.pid, resource.RLIMIT_AS, limit):
+            fleet.put_model(smollm2_path, context_size=context_size)
+            wait_until(lambda: fleet.snapshot()[0]["issues"], "the issue is told")
+            (told,) = fleet.snapshot()[0]["issues"]
+            assert [*told] == [issue]
+            if issue == "SlotCannotStart":
+                assert "insufficient memory" in told[issue]["error"]
+            assert lines(agent, "cannot load the model")
+            assert get(fleet.inference, "/health")[0] == 200
+            fleet.put_model(small, **SMALL)
+            fleet.wait_slots(1)
+            wait_issues(fleet)
+            assert serves(fleet)
+        fleet.put_model(smollm2_path, context_size=512)
+        wait_until(lambda: model_path(fleet) == str(smollm2_path), "the large one is loaded")
+        fleet.wait_slots(1)
+        assert serves(fleet)
+        assert fleet.snapshot()[0]["id"] == before["id"]
+
+
+def test_a_worker_that_runs_out_of_memory_is_replaced_and_every_request_has_an_end(
+    tmp_path: Path, smollm2_path: Path
+) -> None:
+    with Fleet(tmp_path, *PATIENT) as fleet:
+        # What is freed goes back to the system, and cannot serve what is large.
+        agent = fleet.start_agent("agent", 2, env={"MALLOC_MMAP_THRESHOLD_": "131072"})
+        fleet.put_model(smollm2_path, context_size=4096)
+        fleet.wait_slots(2)
+        (before,) = fleet.snapshot()
+        worker = worker_of(agent)
+        running = ask_aside(fleet, raw_prompt("Once", ENDLESS))
+        wait_until(lambda: running.tokens, "an answer has begun")
+        # Less than it has, so that whatever it frees does not help it; a request of 60 MB is more
+        # than what lies free within its heap.
+        with limited(worker, resource.RLIMIT_AS, virtual_bytes(worker) // 2):
+            large = ask_aside(fleet, raw_prompt("word " * 12_000_000, 3))
+            assert running.ended.wait(60), "the client is left without an end"
+            assert large.ended.wait(90), "the client is left without an end"
+        assert running.outcome.startswith('502 agent "agent": worker ')
+        # It was handed to the next worker, which had the memory to refuse it.
+        assert "the prompt has" in large.outcome
+        fleet.wait_slots(2)
+        assert worker_of(agent) != worker
+        assert serves(fleet)
+        (after,) = fleet.snapshot()
+        assert (after["id"], after["issues"]) == (before["id"], [])
+        wait_until(lambda: fleet.slots_busy() == 0, "no slot is held")
