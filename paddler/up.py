@@ -22,6 +22,7 @@ from rich.text import Text
 from paddler import __version__
 from paddler.agent.activity import Activity, Phase
 from paddler.agent.app import Agent
+from paddler.agent.own_memory import keep_own_memory
 from paddler.balancer.app import Balancer
 from paddler.config import Address, AgentConfig, BalancerConfig
 from paddler.descriptors import raise_limit
@@ -45,6 +46,7 @@ def run(balancer: BalancerConfig, agent: AgentConfig, *, model: ModelSource, que
         what = "is no file" if os.path.exists(path) else "does not exist"
         raise StartError(f"--model: {path} {what}")
     raise_limit()
+    keep_own_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(balancer, agent, model, question))
     return 0

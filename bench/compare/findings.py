@@ -73,13 +73,16 @@ class Findings:
         name: str,
         unit: str,
         program: str,
-        value: float,
+        value: float | None,
         *,
         budget: float | None = None,
         is_more_better: bool = False,
         is_doubtful: bool = False,
     ) -> None:
-        """One number of one run."""
+        """One number of one run; ``None``: it could not be measured, which is told."""
+        if value is None:
+            self.skip(f"{group}, {name}: {program}")
+            return
         row = next((row for row in self.rows if (row.group, row.name) == (group, name)), None)
         if row is None:
             row = Row(

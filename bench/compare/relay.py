@@ -87,7 +87,7 @@ def _measure_scale(findings: Findings, agents: int, rate: int, window_s: float) 
     gap = report.between_tokens
     flowing = report.cut - report.unanswered
 
-    def tell(name: str, unit: str, value: float, budget: float | None = None) -> None:
+    def tell(name: str, unit: str, value: float | None, budget: float | None = None) -> None:
         findings.add(group, name, unit, OURS, value, budget=budget, is_doubtful=bool(report.notes))
 
     tell("processor time", "µs/token", report.cpu_us_per_token, 8.0)

@@ -70,13 +70,13 @@ class Report(msgspec.Struct, kw_only=True, frozen=True):
     moments: tuple[Moment, ...]
 
     @property
-    def cpu_us_per_token(self) -> float:
-        """Of the watched process; 0 where nothing was watched or no token came."""
+    def cpu_us_per_token(self) -> float | None:
+        """Of the watched process; ``None`` where it could not be watched or no token came."""
         return _share_us(self.watched_cpu_s, self.tokens_per_s * self.duration_s)
 
     @property
-    def cpu_us_per_request(self) -> float:
-        """Of the watched process; 0 where nothing was watched or no request ended."""
+    def cpu_us_per_request(self) -> float | None:
+        """Of the watched process; ``None`` where it could not be watched or no request ended."""
         return _share_us(self.watched_cpu_s, self.requests_per_s * self.duration_s)
 
 
@@ -114,8 +114,12 @@ def report_of(plan: Plan, measures: Measures) -> Report:
     )
 
 
-def _share_us(cpu_s: float | None, count: float) -> float:
-    return 0.0 if cpu_s is None or not count else cpu_s / count * 1e6
+def _share_us(cpu_s: float | None, count: float) -> float | None:
+    return None if cpu_s is None or not count else cpu_s / count * 1e6
+
+
+def _or_none(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def times_of(histogram: Histogram) -> Times:
@@ -213,8 +217,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print(f"  {count} of {kind}", highlight=False, markup=False)
     if report.watched_cpu_s is not None:
         console.print(
-            f"watched process: {report.watched_cpu_s:.2f} s, {report.cpu_us_per_token:.1f} µs a "
-            f"token, {report.cpu_us_per_request:.0f} µs a request",
+            f"watched process: {report.watched_cpu_s:.2f} s of processor time, "
+            f"{_or_none(report.cpu_us_per_token)} µs a token, "
+            f"{_or_none(report.cpu_us_per_request)} µs a request",
             highlight=False,
         )
     console.print(

@@ -200,6 +200,7 @@ class Balancer:
         if tokens is None:
             flag = "--management-cors-allowed-host"
             rebinding = RebindingGuard(management_origins, config.management.text, flag=flag)
+            rebinding.learn_own_names()
         readiness = Readiness(self.pool)
         await self._open(
             MANAGEMENT_FLAG,
@@ -251,12 +252,14 @@ class Balancer:
         self, address: Address, render: RenderError = render_plain_error
     ) -> RebindingGuard:
         """What looks at the pages that use the model, where there are no keys."""
-        return RebindingGuard(
+        guard = RebindingGuard(
             self._config.inference_origins,
             address.text,
             flag="--inference-cors-allowed-host",
             render_error=render,
         )
+        guard.learn_own_names()
+        return guard
 
     def _panel_site(self, address: Address) -> Site:
         """The pages, and all that they call, by the handlers of the other listeners."""

@@ -70,10 +70,9 @@ def model_for_logs(model: ModelReference) -> str:
     if not isinstance(model, str) and isinstance(model.url, UrlModel):
         try:
             parts = urlsplit(model.url.url)
-            port = "" if parts.port is None else f":{parts.port}"
         except ValueError:
             return "an address that is none"
-        return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     return msgspec.json.encode(model).decode()
 
 

@@ -1,6 +1,8 @@
 """Which host names a stranger can make point here, by the public DNS."""
 
 import ipaddress
+import socket
+import threading
 from collections.abc import Collection
 from typing import Final
 
@@ -23,6 +25,16 @@ PRIVATE_SUFFIXES: Final = (
     ".private",
     ".alt",
 )
+
+
+def learn_own_names(names: set[str]) -> None:
+    """Add what this machine calls itself. DNS may take its time, so nobody waits for it."""
+    names.add(socket.gethostname().lower())
+
+    def look_up() -> None:
+        names.add(socket.getfqdn().lower())
+
+    threading.Thread(target=look_up, name="own-name", daemon=True).start()
 
 
 def is_name_of_ours(name: str, allowed_names: Collection[str]) -> bool:

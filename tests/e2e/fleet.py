@@ -85,11 +85,8 @@ class Process:
         return [int(pid) for pid in path.read_text().split()] if path.exists() else []
 
     def descriptors(self) -> int:
-        """How many are open; 0 for agents where we are not root, since they keep that to them."""
-        try:
-            return len(os.listdir(f"/proc/{self.pid}/fd"))
-        except PermissionError:
-            return 0
+        """How many are open; ``PermissionError`` for an agent's where we are not root."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def memory_bytes(self) -> int:
         """Resident memory."""
@@ -160,7 +157,7 @@ class Fleet:
             ],
             self._folder / "balancer.log",
             self._env,
-            self._max_descriptors,
+            max_descriptors=self._max_descriptors,
         )
         wait_until(self.is_healthy, "the balancer answers")
         return self.balancer

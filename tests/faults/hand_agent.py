@@ -22,7 +22,8 @@ class HandAgent:
     def __init__(self, port: int, agent_id: str, name: str, slots: int) -> None:
         url = f"ws://127.0.0.1:{port}/api/v1/agent_socket/{agent_id}"
         self._stack = contextlib.ExitStack()
-        socket = connect(url, compression=None, ping_interval=None, close_timeout=1)
+        # No limit of what is unread: the client would stop reading there, pings included.
+        socket = connect(url, compression=None, ping_interval=None, close_timeout=1, max_queue=None)
         self._socket: ClientConnection = self._stack.enter_context(socket)
         self._socket.send(hello(name, slots).decode())
         self.next(wire.SetState)  # it comes behind the welcome

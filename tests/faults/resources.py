@@ -1,6 +1,7 @@
 """What a machine runs short of, made on purpose: disks, descriptors, memory, and a steady clock."""
 
 import contextlib
+import os
 import resource
 import subprocess
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Final
 
 import pytest
 
-PAGE_BYTES: Final = 4096
+PAGE_BYTES: Final = resource.getpagesize()
 _FAKE_CLOCKS: Final = "*/faketime/libfaketimeMT.so.1"
 
 
@@ -68,6 +69,8 @@ class WallClock:
         library = next(Path("/usr/lib").glob(_FAKE_CLOCKS), None)
         if library is None:
             pytest.skip("libfaketime is not installed")
+        if "LD_PRELOAD" in os.environ:
+            pytest.skip("something is preloaded already: a sanitizer, say")
         self._offset = folder / "clock"
         self.step(0)
         self.env = {

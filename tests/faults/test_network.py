@@ -101,7 +101,7 @@ def test_agent_that_dials_into_silence_dials_again(fleet: Fleet, towards: Toward
     with Proxy(fleet.management) as network:
         network.freeze(towards)  # accepted by the kernel, then nothing: half open from the start
         fleet.start_scripted(1, SLOTS, *PACE, through=network.port)
-        wait_until(lambda: network.accepted == 2, "the agent gives up and dials again", SOON_S)
+        wait_until(lambda: network.accepted >= 2, "the agent gives up and dials again", SOON_S)
         assert fleet.snapshot() == []
         network.thaw()
         back_s = serves_with_all_slots(fleet, SLOTS)
@@ -189,7 +189,7 @@ def test_hello_of_a_connection_that_was_given_up_comes_late_and_does_no_harm(
         assert fleet.snapshot()[0]["name"] == agent["name"]
         far.thaw()
         # To the balancer it is the newest one; the agent, told so, dials once more.
-        wait_until(lambda: near.accepted == 2, "the agent dials again", SOON_S)
+        wait_until(lambda: near.accepted >= 2, "the agent dials again", SOON_S)
         serves_with_all_slots(fleet, SLOTS)
         assert [(one["id"], one["name"]) for one in fleet.snapshot()] == [
             (agent["id"], agent["name"])

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import resource
 import socket
 import threading
@@ -298,7 +299,7 @@ def test_clients_beyond_the_descriptors_are_told_and_whoever_is_served_is_served
         for _ in range(60):
             client, _ = knock(fleet.management)
             clients.callback(client.close)
-        (said,) = lines(fleet.balancer, "descriptors run out")
+        said, *_ = lines(fleet.balancer, "descriptors run out")  # said again after a minute
         assert "WARN" in said
         assert "of the 64 that this process may have" in said
         assert "ulimit -n" in said
@@ -319,6 +320,8 @@ def knock_once(port: int) -> bool:
 
 
 def test_an_agent_out_of_descriptors_says_so_and_goes_on_once_it_has_some(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("agents keep their descriptors to themselves: only root counts them")
     model = write_tiny_gguf(tmp_path / "model.gguf")
     with FileServer() as files, Fleet(tmp_path, *PATIENT) as fleet:
         files.add("/model.gguf", model.read_bytes())

@@ -232,7 +232,7 @@ def test_no_model_may_be_said_as_an_object() -> None:
         ),
         (ModelSource(url=UrlModel("http://models.test/a.gguf")), "http://models.test/a.gguf"),
         (ModelSource(url=UrlModel("http://[secret")), "an address that is none"),
-        (ModelSource(url=UrlModel("http://me:secret@models.test:x/")), "an address that is none"),
+        (ModelSource(url=UrlModel("http://me:secret@[::1]:80/a.gguf")), "http://[::1]:80/a.gguf"),
     ],
 )
 def test_logs_hold_no_secret_of_an_address(model: ModelReference, told: str) -> None:

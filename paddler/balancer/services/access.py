@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from paddler.config import split_address
 from paddler.keys import Keys
 from paddler.net.cors import Cors
-from paddler.net.host_names import is_name_of_ours
+from paddler.net.host_names import is_name_of_ours, learn_own_names
 from paddler.net.http import Refusal, RenderError, Response, render_plain_error, text
 from paddler.net.origins import is_same_host, split_host_field
 from paddler.proto.events import RequestHead
@@ -76,7 +76,8 @@ class RebindingGuard:
     """Refuses web pages whose own name has been made to point here (DNS rebinding).
 
     To its browser such a page is at home and may do anything; only the name tells. Pages that
-    came by https are safe: nobody has a certificate for our name and theirs. Requests without
+    came by https are safe: nobody has a certificate for our name and theirs (but not their frames
+    in a sandbox, whose origin is ``null``). Requests without
     ``Origin``, as programs send them, are let through, and so is what a page merely GETs from its
     own host, since browsers do not mark that over http.
 
@@ -95,6 +96,10 @@ class RebindingGuard:
         self._names = {split_address(address)[0].lower(), *map(host_of, allowed_origins)}
         self._flag = flag
         self._render_error = render_error
+
+    def learn_own_names(self) -> None:
+        """Allow what this machine calls itself, as soon as it is known."""
+        learn_own_names(self._names)
 
     def __call__(self, head: RequestHead) -> Response | None:
         """The refusal; ``None``: there is none."""

@@ -9,12 +9,10 @@ There is no login, so two things keep other web pages of an operator's browser o
   Programs that are no browsers say nothing of where they come from, and are let in.
 """
 
-import socket
-import threading
 from collections.abc import Collection
 from typing import Final
 
-from paddler.net.host_names import is_name_of_ours
+from paddler.net.host_names import is_name_of_ours, learn_own_names
 from paddler.net.http import Response, text
 from paddler.net.origins import is_from_own_page, split_host_field
 from paddler.proto.events import Headers, RequestHead
@@ -30,13 +28,8 @@ class PanelGuard:
         self._allowed_names = {*allowed_names}
 
     def learn_own_names(self) -> None:
-        """Allow what this machine calls itself. DNS may take its time, so nobody waits for it."""
-        self._allowed_names.add(socket.gethostname().lower())
-
-        def look_up() -> None:
-            self._allowed_names.add(socket.getfqdn().lower())
-
-        threading.Thread(target=look_up, name="own-name", daemon=True).start()
+        """Allow what this machine calls itself, as soon as it is known."""
+        learn_own_names(self._allowed_names)
 
     def __call__(self, head: RequestHead) -> Response | None:
         """The refusal of a request; ``None``: it may go on."""

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -352,6 +353,23 @@ def test_names_that_are_ours_and_programs_are_served(host: str, origin: str | No
 
     flags = ("--management-cors-allowed-host", "--inference-cors-allowed-host")
     on_balancer(test, *(word for flag in flags for word in (flag, "http://ui.example.com")))
+
+
+def test_a_page_by_the_machines_own_name_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-7.fleet.example")
+
+    async def test(running: Running) -> None:
+        for name, status in (("node-7.fleet.example", 200), ("node-8.fleet.example", 403)):
+            for port, path in (
+                (running.management, "/metrics"),
+                (running.inference, "/health"),
+                (running.openai, "/v1/models"),
+            ):
+                fields = f"Origin: http://{name}:8061\r\n"
+                answer = await running.ask(port, "GET", path, fields=fields, host=f"{name}:8061")
+                assert answer.status == status, (name, path)
+
+    on_balancer(test)
 
 
 def test_a_page_that_asks_for_leave_is_answered_as_any_other() -> None:

@@ -35,6 +35,8 @@ def test_every_program_passes_on_the_same_tokens(program: str) -> None:
         report: Report = load.report()
         assert measured.memory_bytes() > 1_000_000
     assert (report.finished, report.failed, report.tokens) == (STREAMS, 0, STREAMS * 40)
+    assert report.cpu_us_per_token is not None
+    assert report.cpu_us_per_request is not None
     assert report.cpu_us_per_token > 0
     assert report.cpu_us_per_token == pytest.approx(report.cpu_us_per_request / 40)
     assert report.token_age is not None
