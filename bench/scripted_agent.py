@@ -18,7 +18,7 @@ from bench.scripted.script import Script
 from paddler.cli import EXIT_FAILURE, EXIT_OK, complain, ungrouped
 from paddler.collection import collect_seldom
 from paddler.config import MAX_SLOTS
-from paddler.errors import PaddlerError
+from paddler.errors import PaddlerError, StartError
 from paddler.log import set_up_logging
 from paddler.signals import StopSignals
 
@@ -136,7 +136,10 @@ def script_of(arguments: argparse.Namespace) -> Script:
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    """Run the fleet until its time is up or the process is told to stop."""
+    """Run the fleet until its time is up or the process is told to stop.
+
+    :class:`StartError`: no agent has ever joined.
+    """
     fleet = ScriptedFleet(
         arguments.management_addr,
         arguments.agents,
@@ -163,6 +166,11 @@ async def serve(arguments: argparse.Namespace) -> None:
         print(json.dumps(msgspec.to_builtins(fleet.tally)), flush=True)
     else:
         print(fleet.tally.line(), flush=True)
+    if not fleet.tally.agents_joined:
+        raise StartError(
+            f"no agent joined {arguments.management_addr.text}: "
+            f"{fleet.tally.last_failure or 'nobody answered in time'}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

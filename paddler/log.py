@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from paddler.text import printable
+
 LEVELS: Final = {
     "trace": logging.DEBUG,
     "debug": logging.DEBUG,
@@ -26,6 +28,18 @@ LOG_FORMATS: Final = ("text", "json")
 LOG_FORMAT_VARIABLE: Final = "PADDLER_LOG_FORMAT"
 
 
+MAX_MESSAGE_CHARS: Final = 4_096
+"""Longer messages are cut: strangers choose what some of them quote."""
+
+
+def safe_message(record: logging.LogRecord) -> str:
+    """The message of a record, in bounds and on one line, whatever strangers wrote into it."""
+    message = record.getMessage()
+    if (chars := len(message)) > MAX_MESSAGE_CHARS:
+        message = f"{message[:MAX_MESSAGE_CHARS]}… ({chars:,} characters)"
+    return printable(message)
+
+
 class LineFormatter(logging.Formatter):
     """``[2026-01-31T12:00:00Z INFO paddler.agent.link] message``; tracebacks follow."""
 
@@ -34,6 +48,11 @@ class LineFormatter(logging.Formatter):
             "[%(asctime)s %(levelname)s %(name)s] %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ"
         )
         self.converter = time.gmtime
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line without traceback."""
+        record.message = safe_message(record)
+        return super().formatMessage(record)
 
 
 def parse_filter(text: str) -> tuple[int, dict[str, int]]:
@@ -61,7 +80,7 @@ class JsonFormatter(logging.Formatter):
             "time": f"{at}.{int(record.msecs):03d}Z",
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": safe_message(record),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

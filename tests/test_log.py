@@ -65,3 +65,23 @@ def test_a_worker_takes_the_format_from_its_environment() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stderr)["message"] == "x"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_strangers_wrote_stays_on_its_line_and_within_bounds(log_format: str) -> None:
+    script = (
+        "import logging; from paddler.log import set_up_logging\n"
+        f"set_up_logging({{}}, log_format={log_format!r})\n"
+        "log = logging.getLogger('m')\n"
+        r"log.warning('key %s', 'x\n[2026-01-01T00:00:00Z INFO m] forged \x1b[31m')"
+        "\n"
+        "log.warning('key %s', 'K' * 3_000_000)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    forged, long = done.stderr.splitlines()
+    assert "\\x1b[31m" in forged
+    assert "\x1b" not in forged
+    assert len(long) < 5_000
+    assert "(3,000,004 characters)" in long

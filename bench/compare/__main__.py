@@ -2,8 +2,9 @@
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -95,7 +96,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         if program is not None and not os.access(program, os.X_OK):
             parser.error(f"argument {flag}: {program}: no program")
+    if arguments.results is not None and not arguments.results.absolute().parent.is_dir():
+        parser.error(f"argument --results: {arguments.results}: there is no such folder")
     set_up_logging(os.environ, default="warn")
+    # Programs end with the blocks that started them: SIGTERM has to end these, too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        return compare(arguments, comparisons, argv)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def compare(
+    arguments: argparse.Namespace,
+    comparisons: Mapping[str, Comparison],
+    argv: Sequence[str] | None,
+) -> int:
+    """Measure what was asked for, and tell it."""
     findings = Findings()
     has_failed = False
     for number in range(1, arguments.repeat + 1):

@@ -233,6 +233,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Put load on a server; the process's exit code: 1 if nothing was answered."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
+    for flag, path in (("--json", arguments.json), ("--html", arguments.html)):
+        if path is not None and not path.absolute().parent.is_dir():
+            parser.error(f"argument {flag}: {path}: there is no such folder")
     set_up_logging(os.environ, default="warn")
     collect_seldom()
     try:

@@ -76,7 +76,8 @@ class Connections:
         except TimeoutError:
             call.on_end("cannot connect: timed out")
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            is_of_system = error.errno and error.errno > 0 and not isinstance(error, ssl.SSLError)
+            reason = os.strerror(error.errno) if is_of_system and error.errno else str(error)
             call.on_end(f"cannot connect: {reason}")
         else:
             self._open.add(connection)

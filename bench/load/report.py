@@ -109,7 +109,10 @@ def report_of(plan: Plan, measures: Measures) -> Report:
         watched_cpu_s=measures.watched_cpu_s,
         generator_cpu=cpu,
         generator_lag=lag,
-        notes=tuple(notes_on(cpu, lag)),
+        notes=(
+            *notes_on(cpu, lag),
+            *notes_on_watched(plan.watched_pid, measures.watched_cpu_s),
+        ),
         moments=tuple(measures.moments),
     )
 
@@ -153,6 +156,13 @@ def notes_on(cpu: float, lag: Times) -> list[str]:
             "is too busy to tell shorter times"
         )
     return notes
+
+
+def notes_on_watched(pid: int | None, cpu_s: float | None) -> list[str]:
+    """What to say of a process that was to be watched and could not be, to the end."""
+    if pid is None or cpu_s is not None:
+        return []
+    return [f"process {pid} could not be watched: there is none, or it ended, or this is no Linux"]
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:

@@ -90,7 +90,8 @@ class ScriptedAgent:
             try:
                 async with dialling:
                     connection = await self._connect()
-            except PaddlerError:
+            except PaddlerError as error:
+                self._tally.last_failure = str(error)
                 await asyncio.sleep(backoff.next())
                 continue
             try:

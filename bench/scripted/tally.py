@@ -22,6 +22,8 @@ class Tally(msgspec.Struct, kw_only=True):
     late_steps: int = 0
     peak_late_s: float = 0.0
     faults: int = 0
+    last_failure: str | None = None
+    """Why an agent could not connect, the last time that one could not."""
 
     def line(self) -> str:
         """All of it, for people."""

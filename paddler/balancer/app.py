@@ -43,7 +43,7 @@ from paddler.config import Address, BalancerConfig, join_address, split_address
 from paddler.descriptors import Descriptors, raise_limit
 from paddler.errors import StartError
 from paddler.net.cors import Cors
-from paddler.net.http import HttpLimits, RenderError, Router, Site, render_plain_error
+from paddler.net.http import HttpLimits, Router, Site
 from paddler.net.server import Listener, listen
 from paddler.signals import StopSignals
 
@@ -198,8 +198,7 @@ class Balancer:
         tokens = self.protection.token_check
         rebinding = None  # with keys, a page that was not given one can do nothing
         if tokens is None:
-            flag = "--management-cors-allowed-host"
-            rebinding = RebindingGuard(management_origins, config.management.text, flag=flag)
+            rebinding = RebindingGuard(management_origins, config.management.text)
             rebinding.learn_own_names()
         readiness = Readiness(self.pool)
         await self._open(
@@ -224,7 +223,6 @@ class Balancer:
             config.inference,
             Site(
                 router=inference,
-                guard=None if api_keys else self._inference_guard(config.inference),
                 cors=inference_cors,
                 authenticate=api_keys,
                 max_body_bytes=config.max_body_bytes,
@@ -238,7 +236,6 @@ class Balancer:
             site = Site(
                 router=router,
                 render_error=render_error,
-                guard=None if api_keys else self._inference_guard(config.openai, render_error),
                 cors=Cors(config.inference_origins),
                 authenticate=api_keys,
                 max_body_bytes=config.max_body_bytes,
@@ -247,19 +244,6 @@ class Balancer:
         if config.panel is not None:
             await self._open(PANEL_FLAG, config.panel, self._panel_site(config.panel))
         log.info("paddler %s is ready", __version__)
-
-    def _inference_guard(
-        self, address: Address, render: RenderError = render_plain_error
-    ) -> RebindingGuard:
-        """What looks at the pages that use the model, where there are no keys."""
-        guard = RebindingGuard(
-            self._config.inference_origins,
-            address.text,
-            flag="--inference-cors-allowed-host",
-            render_error=render,
-        )
-        guard.learn_own_names()
-        return guard
 
     def _panel_site(self, address: Address) -> Site:
         """The pages, and all that they call, by the handlers of the other listeners."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from paddler.config import Address, Dialling, join_address, split_address
 from paddler.errors import StartError
 from paddler.keys import read_key
-from paddler.operators.text import printable
+from paddler.text import printable
 from paddler.tls import client_context, tls_reason
 
 TIMEOUT_S: Final = 10.0

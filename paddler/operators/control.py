@@ -6,7 +6,7 @@ from typing import Any
 
 from paddler.errors import ConfigError
 from paddler.operators.client import Client
-from paddler.operators.text import printable
+from paddler.text import printable
 
 
 def control_agents(management: Client, action: str, name: str) -> int:

@@ -5,7 +5,7 @@ The variants are those of the management service.
 
 from typing import Any, Final
 
-from paddler.operators.text import printable
+from paddler.text import printable
 
 ADVICE: Final = {
     "CacheCannotAcquireLock": "another process on this machine downloads the file: it waits",

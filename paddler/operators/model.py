@@ -13,7 +13,7 @@ from paddler.operators.client import Client
 from paddler.operators.issues import PASSING, describe_issue
 from paddler.operators.model_names import print_model
 from paddler.operators.status import fetch
-from paddler.operators.text import printable
+from paddler.text import printable
 
 STATE: Final = "/api/v1/balancer_desired_state"
 LOOK_EVERY_S: Final = 0.5

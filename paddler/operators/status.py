@@ -16,7 +16,7 @@ from rich.text import Text
 from paddler.operators.client import BalancerGone, Client
 from paddler.operators.issues import describe_issue
 from paddler.operators.model_names import print_model
-from paddler.operators.text import printable
+from paddler.text import printable
 
 REFRESH_S: Final = 1.0
 PIPED_WIDTH: Final = 1000

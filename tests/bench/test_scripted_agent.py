@@ -16,6 +16,7 @@ from bench.scripted_agent import main
 from paddler.config import Address
 from paddler.messages.state import DEFAULT_DESIRED_STATE
 from tests.balancer.services.running import JSON_TYPE, Running, on_balancer, request
+from tests.e2e.fleet import free_ports
 from tests.net.peers import Answer
 
 RAW_PROMPT = "/api/v1/continue_from_raw_prompt"
@@ -244,3 +245,9 @@ def test_scripted_agent_flags_that_make_no_sense_are_refused(
         main(flags)
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_scripted_agents_that_never_join_say_why(capsys: pytest.CaptureFixture[str]) -> None:
+    (port,) = free_ports(1)
+    assert main(["--management-addr", f"127.0.0.1:{port}", "--duration", "0.5"]) == 1
+    assert f"no agent joined 127.0.0.1:{port}: " in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from paddler.operators.status import render
-from paddler.operators.text import printable
+from paddler.text import printable
 
 ISSUE = {"ModelFileDoesNotExist": {"model_path": "/m"}}
 

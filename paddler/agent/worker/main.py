@@ -43,9 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the worker; returns its exit code."""
     arguments = _parse(argv)
     die_with_parent()
-    # Ctrl-C reaches the whole process group; the agent decides when its worker ends.
+    # Ctrl-C and many supervisors reach the whole process group; the agent drains first, and
+    # decides when its worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     set_up_logging(os.environ)
     confine()
     table = SharedSlotTable(arguments.slots_fd, arguments.slots)

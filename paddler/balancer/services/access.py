@@ -10,7 +10,7 @@ from paddler.config import split_address
 from paddler.keys import Keys
 from paddler.net.cors import Cors
 from paddler.net.host_names import is_name_of_ours, learn_own_names
-from paddler.net.http import Refusal, RenderError, Response, render_plain_error, text
+from paddler.net.http import Refusal, Response, text
 from paddler.net.origins import is_same_host, split_host_field
 from paddler.proto.events import RequestHead
 
@@ -20,6 +20,7 @@ BEARER: Final = "bearer"
 BASIC: Final = "basic"
 # What browsers send for pages that hide where they are from, or come from nowhere.
 OPAQUE_ORIGIN: Final = "null"
+ORIGIN_FLAG: Final = "--management-cors-allowed-host"
 
 
 class KeyCheck:
@@ -81,21 +82,16 @@ class RebindingGuard:
     ``Origin``, as programs send them, are let through, and so is what a page merely GETs from its
     own host, since browsers do not mark that over http.
 
-    ``address``: the listener's, as it was given. ``flag``: the one that allows an origin.
+    ``address``: the listener's, as it was given.
     """
 
     def __init__(
         self,
         allowed_origins: Collection[str],
         address: str,
-        *,
-        flag: str,
-        render_error: RenderError = render_plain_error,
     ) -> None:
         self._allowed_origins = frozenset(allowed_origins)
         self._names = {split_address(address)[0].lower(), *map(host_of, allowed_origins)}
-        self._flag = flag
-        self._render_error = render_error
 
     def learn_own_names(self) -> None:
         """Allow what this machine calls itself, as soon as it is known."""
@@ -116,10 +112,10 @@ class RebindingGuard:
             return None
         message = (
             f"a page of {origin[:200]!r} may not do this: {field[:200]!r} is not known to be a "
-            f"name of this balancer. Use its IP address, or start it with {self._flag} and the "
+            f"name of this balancer. Use its IP address, or start it with {ORIGIN_FLAG} and the "
             "page's origin"
         )
-        return self._render_error(403, "foreign_page", message, ())
+        return text(403, message)
 
 
 class PageGuard:

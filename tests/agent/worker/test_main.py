@@ -239,13 +239,16 @@ def test_load_failure_is_told_and_ends_the_process(process: Process, tmp_path: P
     assert process.wait()[0] == 0
 
 
-def test_sigint_is_ignored_and_sigterm_ends(process: Process, tiny: Path) -> None:
+def test_what_stops_the_agents_process_group_leaves_its_end_to_the_agent(
+    process: Process, tiny: Path
+) -> None:
     process.load(tiny)
     process.popen.send_signal(signal.SIGINT)
+    process.popen.send_signal(signal.SIGTERM)
     process.parent.send(start(1, "x", 3))
     assert process.parent.answers(1)[1].usage.completion_tokens <= 3
-    process.popen.send_signal(signal.SIGTERM)
-    assert process.wait()[0] == -signal.SIGTERM
+    process.parent.send(Stop())
+    assert process.wait()[0] == 0
 
 
 def test_command_before_load_breaks_the_protocol(process: Process) -> None:

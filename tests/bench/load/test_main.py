@@ -118,5 +118,15 @@ def test_a_report_that_cannot_be_written_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["http://127.0.0.1:1", "--requests", "1", "--quiet", "--json"]
-    assert main([*flags, str(tmp_path / "no" / "a.json")]) == 1
+    assert main([*flags, str(tmp_path)]) == 1
     assert "cannot write" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:  # before the run, not after it
+        main([*flags, str(tmp_path / "no" / "a.json")])
+    assert ended.value.code == 2
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_a_process_that_cannot_be_watched_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    pid = 2**22 + 1
+    main(["http://127.0.0.1:1", "--requests", "1", "--quiet", "--watch-pid", str(pid)])
+    assert f"process {pid} could not be watched" in capsys.readouterr().out

@@ -60,6 +60,9 @@ async def create_embeddings(
             for documents in split(batch.input_batch, parts)
         ],
         gathered,
+        # The others are held back here: in the buffer a long batch would wait for itself until
+        # that is too long. The native service has them wait there, and told one by one.
+        asyncio.Semaphore(max(1, len(pool.agents), pool.slots_total)),
     )
     if problem is not None:
         return problem.response()
@@ -77,16 +80,18 @@ async def create_embeddings(
 
 
 async def _run_parts(
-    dispatcher: Dispatcher, parts: list[GenerateEmbeddingBatch], gathered: "Vectors"
+    dispatcher: Dispatcher,
+    parts: list[GenerateEmbeddingBatch],
+    gathered: "Vectors",
+    places: asyncio.Semaphore,
 ) -> Problem | None:
     """Serve all parts; the first problem ends the others."""
     problems: list[Problem] = []
 
     async def run(part: GenerateEmbeddingBatch) -> None:
-        problem = (
-            problem_of(await dispatcher.run(EmbeddingJob(part), gathered, route="embeddings"))
-            or gathered.problem
-        )
+        async with places:
+            outcome = await dispatcher.run(EmbeddingJob(part), gathered, route="embeddings")
+        problem = problem_of(outcome) or gathered.problem
         if problem is not None:
             problems.append(problem)
             for task in tasks:
