@@ -103,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         return compare(arguments, comparisons, argv)
+    except StartError as error:
+        return complain(error, EXIT_FAILURE)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
@@ -123,16 +125,21 @@ def compare(
             except BenchFailed as error:
                 has_failed = True
                 findings.skip(f"{name}, run {number}: {error}")
+        if arguments.results is not None:  # after each run: a later one may be ended early
+            write_results(arguments.results, findings, sys.argv[1:] if argv is None else argv)
     print_findings(findings)
-    if arguments.results is not None:
-        command = "python -m bench.compare " + " ".join(sys.argv[1:] if argv is None else argv)
-        try:
-            arguments.results.write_text(render_results(findings, command=command))
-        except OSError as error:
-            return complain(
-                StartError(f"cannot write {arguments.results}: {error.strerror}"), EXIT_FAILURE
-            )
     return EXIT_FAILURE if has_failed else EXIT_OK
+
+
+def write_results(path: Path, findings: Findings, words: Sequence[str]) -> None:
+    """The page of results; :class:`StartError` where it cannot be written."""
+    # Where a program lies on this machine is nobody's concern.
+    shown = (Path(word).name if word.startswith("/") else word for word in words)
+    page = render_results(findings, command=f"python -m bench.compare {' '.join(shown)}")
+    try:
+        path.write_text(page)
+    except OSError as error:
+        raise StartError(f"cannot write {path}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

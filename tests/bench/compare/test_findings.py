@@ -1,5 +1,6 @@
 """Rows of comparisons, and how they are told."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,23 @@ def test_comparisons_refuse_flags_that_make_no_sense(
         main(flags)
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_results_name_programs_without_their_places(tmp_path: Path) -> None:
+    page = tmp_path / "RESULTS.md"
+    words = ["--quick", "slots", "--llama-server", sys.executable, "--results", str(page)]
+    assert main(words) == 0
+    text = page.read_text()
+    assert "| claim and release, 1,000 agents | µs |" in text
+    name = Path(sys.executable).name
+    assert (
+        f"`python -m bench.compare --quick slots --llama-server {name} --results RESULTS.md`"
+        in text
+    )
+
+
+def test_results_that_cannot_be_written_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--quick", "slots", "--results", str(tmp_path)]) == 1
+    assert f"cannot write {tmp_path}" in capsys.readouterr().err
