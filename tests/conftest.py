@@ -1,6 +1,9 @@
 """Fixtures that more than one part of the tests needs."""
 
+import logging
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -21,3 +24,13 @@ def smollm2_path() -> Path:
     if not path.is_file():
         pytest.fail(f"{path} is missing: run `make model`, or name a copy in PADDLER_TEST_MODEL")
     return path
+
+
+@pytest.fixture(autouse=True)
+def restored_process() -> Iterator[None]:
+    """What a command's ``main`` sets for its whole process does not outlive the test."""
+    level, on_sigterm = logging.root.level, signal.getsignal(signal.SIGTERM)
+    yield
+    logging.root.setLevel(level)
+    if signal.getsignal(signal.SIGTERM) is not on_sigterm:
+        signal.signal(signal.SIGTERM, on_sigterm)
