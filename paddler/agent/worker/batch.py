@@ -24,6 +24,9 @@ from typing import Any, Final, NamedTuple
 PREFILL_PAUSE_S: Final = 0.2
 # With no answer running, what newcomers and cancellations wait for.
 PREFILL_STEP_S: Final = 0.5
+# Longer where a batch would hold so few tokens that each of them costs more.
+LONG_PREFILL_STEP_S: Final = 2.0
+ENOUGH_PREFILL_TOKENS: Final = 256
 # Fewer tokens tell nothing of the speed of a prompt, and gain little in one batch.
 MIN_PREFILL_TOKENS: Final = 16
 # Before anything was measured.
@@ -166,9 +169,10 @@ class PrefillPace:
 
     ``beside_decode``: while answers run; as many as the engine decodes in
     ``PREFILL_PAUSE_S``, by its last large batch. ``alone``: while none does; as many as in
-    ``PREFILL_STEP_S``. That is hundreds on a GPU, where more per batch is faster; a few
-    dozen on a small CPU, where it is not (512 tokens of SmolLM2-135M on two cores: 2.3 s
-    in one batch, 2.4 s in batches of 32).
+    ``PREFILL_STEP_S``, or on a slow machine up to ``ENOUGH_PREFILL_TOKENS``, as far as
+    ``LONG_PREFILL_STEP_S`` allow: in small batches each token costs up to twice as much (1,400
+    tokens of SmolLM2-135M on two slow cores: 26 s in batches of 32, 20 s of 64, 14 s of 256,
+    12 s of 512).
     """
 
     __slots__ = ("_most_alone", "_most_beside", "alone", "beside_decode")
@@ -183,7 +187,9 @@ class PrefillPace:
         """A batch of so many tokens took so long."""
         if tokens >= MIN_PREFILL_TOKENS and took_s > 0.0:
             self.beside_decode = self._in_time(tokens / took_s * PREFILL_PAUSE_S, self._most_beside)
-            self.alone = self._in_time(tokens / took_s * PREFILL_STEP_S, self._most_alone)
+            per_s = tokens / took_s
+            enough = min(ENOUGH_PREFILL_TOKENS, per_s * LONG_PREFILL_STEP_S)
+            self.alone = self._in_time(max(per_s * PREFILL_STEP_S, enough), self._most_alone)
 
     def _in_time(self, tokens: float, most: int) -> int:
         return min(max(int(tokens), MIN_PREFILL_TOKENS), most)

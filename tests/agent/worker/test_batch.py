@@ -195,8 +195,12 @@ def test_prefill_pace_is_what_decodes_within_a_pause(
 def test_prefill_alone_may_take_longer_but_not_for_ever() -> None:
     pace = PrefillPace(most_beside_decode=512, most_alone=2048)
     assert pace.alone == 64
-    pace.observe(512, 2.56)
-    assert (pace.beside_decode, pace.alone) == (40, 100)
+    pace.observe(512, 0.8)  # 640 tokens a second: half a second's
+    assert (pace.beside_decode, pace.alone) == (128, 320)
+    pace.observe(512, 2.56)  # 200: enough of them, since that takes less than two seconds
+    assert (pace.beside_decode, pace.alone) == (40, 256)
+    pace.observe(64, 1.0)  # 64: two seconds' are fewer
+    assert (pace.beside_decode, pace.alone) == (16, 128)
     pace.observe(512, 0.01)
     assert (pace.beside_decode, pace.alone) == (512, 2048)
 
