@@ -60,6 +60,16 @@ class Program:
             )
 
     @property
+    def name(self) -> str:
+        """What people call it: a program, or a module of Python's."""
+        return self.words[2] if self.words[1:2] == ("-m",) else Path(self.words[0]).name
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it has said, in bounds."""
+        return (self.log.strip().splitlines() or [""])[-1][:300]
+
+    @property
     def pid(self) -> int:
         return self._popen.pid
 
@@ -76,7 +86,7 @@ class Program:
     def check(self) -> None:
         """:class:`BenchFailed` if it has ended."""
         if self._popen.poll() is not None:
-            raise BenchFailed(f"{self.words[0]} ended with {self._popen.returncode}: {self.log}")
+            raise BenchFailed(f"{self.name} ended with {self._popen.returncode}: {self.last_words}")
 
     def wait_log(self, text: str, timeout_s: float = START_TIMEOUT_S) -> None:
         """Return once it has said ``text``."""
@@ -85,7 +95,7 @@ class Program:
             self.check()
             return text in self.log
 
-        wait_until(is_said, f"{self.words[0]} says {text!r}", timeout_s)
+        wait_until(is_said, f"{self.name} says {text!r}", timeout_s)
 
     def wait_listening(self, port: int) -> None:
         """Return once it accepts connections."""
@@ -94,7 +104,7 @@ class Program:
             self.check()
             return is_listening(port)
 
-        wait_until(accepts, f"{self.words[0]} listens")
+        wait_until(accepts, f"{self.name} listens")
 
     def wait(self, timeout_s: float) -> str:
         """Its output, once it has ended by itself and well."""
@@ -102,9 +112,9 @@ class Program:
             code = self._popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.stop()
-            raise BenchFailed(f"{' '.join(self.words)} did not end") from None
+            raise BenchFailed(f"{self.name} did not end") from None
         if code != 0:
-            raise BenchFailed(f"{' '.join(self.words)} ended with {code}: {self.log[-2000:]}")
+            raise BenchFailed(f"{self.name} ended with {code}: {self.last_words}")
         return self.log
 
     def stop(self) -> None:

@@ -249,7 +249,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     except StartError as error:
         return complain(error, EXIT_FAILURE)
-    return EXIT_OK if report.finished or not report.failed else EXIT_FAILURE
+    is_answered = report.finished or report.cut > report.unanswered
+    return EXIT_OK if is_answered or not report.failed else EXIT_FAILURE
 
 
 if __name__ == "__main__":
