@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from pathlib import Path
 from typing import NoReturn
 
 from paddler.cli import resolve_address
@@ -23,6 +24,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"Error: {message}\nTry '{self.prog} --help'.\n")
+
+
+def output(text: str) -> Path:
+    """A file to write at the end, in a folder that is there at the beginning."""
+    path = Path(text)
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no such folder")
+    return path
 
 
 def count(text: str) -> int:

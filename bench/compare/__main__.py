@@ -59,7 +59,7 @@ def build_parser() -> flags.Parser:
         "--llama-cpp-python", metavar="PATH", help="for engine: a Python that has its server"
     )
     parser.add_argument(
-        "--results", metavar="FILE", type=Path, help="also write a report in Markdown"
+        "--results", metavar="FILE", type=flags.output, help="also write a report in Markdown"
     )
     return parser
 
@@ -96,8 +96,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         if program is not None and not os.access(program, os.X_OK):
             parser.error(f"argument {flag}: {program}: no program")
-    if arguments.results is not None and not arguments.results.absolute().parent.is_dir():
-        parser.error(f"argument --results: {arguments.results}: there is no such folder")
     set_up_logging(os.environ, default="warn")
     # Programs end with the blocks that started them: SIGTERM has to end these, too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

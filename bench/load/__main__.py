@@ -119,8 +119,10 @@ def build_parser() -> flags.Parser:
         type=flags.count,
         help="measure its processor time for each token and request (Linux, this machine)",
     )
-    told.add_argument("--json", metavar="FILE", type=Path, help="as JSON; - is standard output")
-    told.add_argument("--html", metavar="FILE", type=Path, help="as a page with charts")
+    told.add_argument(
+        "--json", metavar="FILE", type=flags.output, help="as JSON; - is standard output"
+    )
+    told.add_argument("--html", metavar="FILE", type=flags.output, help="as a page with charts")
     told.add_argument("--quiet", action="store_true", help="nothing until the end")
     return parser
 
@@ -233,9 +235,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Put load on a server; the process's exit code: 1 if nothing was answered."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    for flag, path in (("--json", arguments.json), ("--html", arguments.html)):
-        if path is not None and not path.absolute().parent.is_dir():
-            parser.error(f"argument {flag}: {path}: there is no such folder")
     set_up_logging(os.environ, default="warn")
     collect_seldom()
     try:
