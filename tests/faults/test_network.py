@@ -207,5 +207,12 @@ def test_agents_that_lose_their_links_all_the_time_keep_serving(fleet: Fleet) ->
     assert ends["completed"] > 0
     print(ends)
     wait_until(lambda: (fleet.slots_busy(), fleet.buffered()) == (0, 0), "no slot is held", SOON_S)
-    wait_until(lambda: fleet.slots_ready() == 8 * SLOTS, "all agents are there again", SOON_S)
-    assert len({agent["id"] for agent in fleet.snapshot()}) == 8
+
+    def agents_and_slots() -> tuple[int, int]:
+        # Of one answer: by the next one another agent has lost its link.
+        agents = fleet.snapshot()
+        return len({agent["id"] for agent in agents}), sum(agent["slots_total"] for agent in agents)
+
+    wait_until(
+        lambda: agents_and_slots() == (8, 8 * SLOTS), "all agents are there again, once", SOON_S
+    )
