@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -80,7 +81,7 @@ def _measure_long(findings: Findings, starts: dict[str, Start], *, is_quick: boo
                 on,
                 urls,
                 group,
-                *("--streams", str(streams), "--requests", str(2 + streams)),
+                *("--streams", str(streams), "--requests", str(max(2, streams))),
                 *("--prompt-words", words, "--max-tokens", "16"),
             )
         _ask_each(
@@ -88,7 +89,7 @@ def _measure_long(findings: Findings, starts: dict[str, Start], *, is_quick: boo
             on,
             urls,
             f"engine, a prefix of {words} words that was there before",
-            *("--streams", "1", "--requests", "9", "--shared-prefix", words),
+            *("--streams", "1", "--requests", "7", "--shared-prefix", words),
             *("--prompt-words", "8", "--max-tokens", "16"),
         )
         for program, url in urls.items():
@@ -103,21 +104,17 @@ def _started(on: Stage, starts: dict[str, Start], slots: int) -> dict[str, str]:
 def _ask_each(findings: Findings, on: Stage, urls: dict[str, str], group: str, *words: str) -> None:
     """The same requests to one server after the other, so that a machine's moods hit all."""
     for program, url in urls.items():
-        _tell(findings, group, program, _ask(on, url, *words))
+        _tell(findings, group, program, _ask(on, url, group, *words))
 
 
 def _measure_interference(
     findings: Findings, program: str, on: Stage, url: str, words: str
 ) -> None:
     """Long prompts that come while three others are being answered."""
-    seconds = ("--duration", "12", "--drain", "30", "--body", BODY)
-    decoding = on.load(
-        url, "--streams", "3", "--prompt-words", "16", "--max-tokens", "150", *seconds
-    )
-    arriving = on.load(
-        url, "--streams", "1", "--prompt-words", words, "--max-tokens", "4", *seconds
-    )
     group = f"engine, prompts of {words} words while 3 streams decode"
+    alike = ("--duration", "12", "--drain", "30", "--body", BODY, *_seed_of(group))
+    decoding = on.load(url, "--streams", "3", "--prompt-words", "16", "--max-tokens", "150", *alike)
+    arriving = on.load(url, "--streams", "1", "--prompt-words", words, "--max-tokens", "4", *alike)
     running, prompts = decoding.report(), arriving.report()
     gap_ms, first_ms = running.between_tokens.p99_ms, prompts.first_token.p50_ms
     findings.add(
@@ -147,6 +144,7 @@ def compare_turns(findings: Findings, *, is_quick: bool, model: Path | None = No
             report = _ask(
                 on,
                 fleet.url,
+                group,
                 # Fewer than agents: nobody is sent back to an agent because it alone is free.
                 *("--streams", "2", "--turns", "4", "--requests", "16" if is_quick else "48"),
                 *("--prompt-words", "80", "--max-tokens", "16", "--shared-prefix", "60"),
@@ -179,7 +177,12 @@ def _tell(findings: Findings, group: str, program: str, report: Report) -> None:
     findings.add(group, "first token, p50", "ms", program, report.first_token.p50_ms)
 
 
-def _ask(on: Stage, url: str, *words: str) -> Report:
+def _ask(on: Stage, url: str, group: str, *words: str) -> Report:
     return on.load(
-        url, *words, "--body", BODY, "--duration", "600", "--timeout", "600", "--seed", "7"
+        url, *words, "--body", BODY, "--duration", "600", "--timeout", "600", *_seed_of(group)
     ).report()
+
+
+def _seed_of(group: str) -> tuple[str, str]:
+    """The same prompts for all programs, and others in each group: none is in a cache yet."""
+    return ("--seed", str(zlib.crc32(group.encode())))

@@ -4,10 +4,14 @@ A sequence is in one of two phases. ``PREFILL``: part of its prompt is not decod
 ``DECODE``: all is decoded but the token sampled last. Every step decodes one batch:
 
 1. one token of each sequence in ``DECODE``, so that a running answer keeps its pace;
-2. then chunks of the prompts, each prompt with the same share. What a short prompt
-   leaves of its share goes to the longer ones: short ones finish soon, none starves.
+2. then chunks of the prompts. Those nearest to their end come first, since prompts that all
+   advance alike all begin to be answered last; but each has its share of a part that is kept
+   for all, so that none starves.
 
-Where the batch is too small for all, who was served longest ago goes first.
+Answers that run wait for the prompts of a batch, which are few therefore. The more prompts
+wait for each of them, the more the batch holds: more people wait for it than because of it,
+and in a larger batch a token costs less. Where the batch is too small for all, who was served
+longest ago goes first.
 
 A repeatable prompt that has a batch for itself is cut where it was cut the last time, however
 fast the machine was meanwhile: with a cache of floats, flash attention on a CPU sums 64 rows
@@ -31,6 +35,8 @@ ENOUGH_PREFILL_TOKENS: Final = 256
 MIN_PREFILL_TOKENS: Final = 16
 # Before anything was measured.
 FIRST_PREFILL_TOKENS: Final = 64
+# The part of the prompts' place in a batch, 1 / this, that all of them share alike.
+FAIR_PART: Final = 4
 # Rows of a batch from which on ggml's flash attention works in tiles of as many (GGML_FA_TILE_Q).
 TILE_TOKENS: Final = 64
 
@@ -207,8 +213,9 @@ def plan_step(
     Empty if all sequences wait for an image: one is decoded by itself, in no batch of these.
 
     ``max_prefill_beside_decode``: prompt tokens in a batch that also decodes; every running
-    answer waits for them. ``max_prefill_alone``: in one that does not. ``n_batch`` is at
-    least 2, so that a batch full of decode tokens still has a place for one prompt token.
+    answer waits for them. ``max_prefill_alone``: in one that does not, and the most for prompts
+    that outnumber the answers. ``n_batch`` is at least 2, so that a batch full of decode tokens
+    still has a place for one prompt token.
     """
     waiting_longest = sorted(sequences, key=lambda sequence: (sequence.served_step, sequence.slot))
     decoding = [sequence for sequence in waiting_longest if sequence.phase is Phase.DECODE]
@@ -220,15 +227,17 @@ def plan_step(
 
     kept_for_prefill = 1 if prefilling else 0
     decoding = decoding[: n_batch - kept_for_prefill]
-    budget = n_batch - len(decoding)
-    budget = min(budget, max_prefill_beside_decode if decoding else max_prefill_alone)
+    budget = min(n_batch - len(decoding), max_prefill_alone)
+    if decoding:
+        prompts_per_answer = max(1.0, len(prefilling) / len(decoding))
+        budget = min(budget, int(max_prefill_beside_decode * prompts_per_answer))
 
     chunks = [Chunk(sequence, 1) for sequence in decoding]
     prefilling = prefilling[:budget]
     if not decoding and len(prefilling) == 1 and prefilling[0].is_repeatable:
         shares = [repeatable_share(prefilling[0].ready, budget, n_batch=n_batch)]
     else:
-        shares = fair_shares([sequence.ready for sequence in prefilling], budget)
+        shares = shares_of([sequence.ready for sequence in prefilling], budget)
     chunks += [Chunk(sequence, share) for sequence, share in zip(prefilling, shares, strict=True)]
     return chunks
 
@@ -242,6 +251,20 @@ def repeatable_share(wanted: int, budget: int, *, n_batch: int) -> int:
     if not tiles:
         return min(wanted, budget)
     return min(tiles, max(budget // TILE_TOKENS, 1)) * TILE_TOKENS
+
+
+def shares_of(wants: Sequence[int], budget: int) -> list[int]:
+    """Split ``budget``: a part of it fairly, the rest to who wants least, then to the next.
+
+    ``budget`` is at least ``len(wants)``: everybody gets one.
+    """
+    shares = fair_shares(wants, max(budget // FAIR_PART, len(wants)))
+    left = budget - sum(shares)
+    for index in sorted(range(len(wants)), key=wants.__getitem__):
+        more = min(wants[index] - shares[index], left)
+        shares[index] += more
+        left -= more
+    return shares
 
 
 def fair_shares(wants: Sequence[int], budget: int) -> list[int]:

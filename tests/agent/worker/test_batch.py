@@ -11,6 +11,7 @@ from paddler.agent.worker.batch import (
     PrefillPace,
     fair_shares,
     plan_step,
+    shares_of,
 )
 
 
@@ -103,7 +104,7 @@ def test_each_token_of_a_repeatable_prompt_is_in_a_tile_or_not_at_any_speed(
 def test_a_repeatable_prompt_shares_a_batch_like_any_other() -> None:
     sequence = BatchSequence(0, [0] * 90, is_repeatable=True)
     assert planned([sequence, decoding(1)], beside=50) == [(1, 1), (0, 50)]
-    assert planned([sequence, prefilling(1, 90)]) == [(0, 50), (1, 50)]
+    assert planned([sequence, prefilling(1, 90)]) == [(0, 87), (1, 13)]
 
 
 @given(wants=st.lists(st.integers(1, 50), max_size=8), extra=st.integers(0, 100))
@@ -114,6 +115,46 @@ def test_fair_shares_are_max_min_fair(wants: list[int], extra: int) -> None:
     assert all(1 <= share <= want for share, want in zip(shares, wants, strict=True))
     cut = [share for share, want in zip(shares, wants, strict=True) if share < want]
     assert not cut or max(shares) - min(cut) <= 1
+
+
+@pytest.mark.parametrize(
+    ("wants", "budget", "shares"),
+    [
+        ([], 10, []),
+        ([3], 10, [3]),
+        ([30], 10, [10]),
+        ([30, 30], 16, [14, 2]),
+        ([30, 29], 16, [2, 14]),
+        ([30, 1, 4], 12, [7, 1, 4]),
+        ([30, 30, 30], 48, [30, 14, 4]),
+        ([5, 5], 2, [1, 1]),
+        ([5, 5, 4], 4, [1, 1, 2]),
+    ],
+)
+def test_shares_bring_who_is_nearest_to_the_end_there_first(
+    wants: list[int], budget: int, shares: list[int]
+) -> None:
+    assert shares_of(wants, budget) == shares
+
+
+@given(wants=st.lists(st.integers(1, 50), max_size=8), extra=st.integers(0, 100))
+def test_shares_waste_nothing_and_starve_nobody(wants: list[int], extra: int) -> None:
+    budget = len(wants) + extra
+    shares = shares_of(wants, budget)
+    assert sum(shares) == min(budget, sum(wants))
+    for share, want in zip(shares, wants, strict=True):
+        assert min(want, max(1, budget // 4 // len(wants))) <= share <= want
+
+
+def test_prompts_that_outnumber_answers_may_let_them_wait_longer() -> None:
+    def beside(answers: int, prompts: int) -> int:
+        sequences = [decoding(slot) for slot in range(answers)]
+        sequences += [prefilling(slot, 200) for slot in range(answers, answers + prompts)]
+        chunks = planned(sequences, n_batch=512, beside=50, alone=130)
+        return sum(tokens for _, tokens in chunks[answers:])
+
+    assert [beside(2, prompts) for prompts in (1, 2, 3, 4, 6)] == [50, 50, 75, 100, 130]
+    assert beside(3, 1) == 50
 
 
 def test_sequence_prefills_until_its_prompt_is_decoded() -> None:
@@ -147,7 +188,7 @@ def test_chunk_is_last_when_nothing_is_pending_after_it() -> None:
             [prefilling(0, 200), prefilling(1, 10)], [(0, 90), (1, 10)], id="short prompts finish"
         ),
         pytest.param(
-            [prefilling(0, 200), prefilling(1, 200)], [(0, 50), (1, 50)], id="equal shares"
+            [prefilling(0, 200), prefilling(1, 200)], [(0, 87), (1, 13)], id="one after the other"
         ),
     ],
 )
