@@ -1,6 +1,8 @@
 // @ts-check
 // The inference parameters: what each is called, does and may be, and how its field is read.
 
+import { formatBytes } from "./format.js";
+import { kvCacheBytes } from "./kv_cache.js";
 import { KV_CACHE_DTYPES, POOLING_TYPES } from "./wire.js";
 
 /** @typedef {import("./wire.js").InferenceParameters} InferenceParameters */
@@ -332,6 +334,11 @@ export function hintsFor(values, metadata) {
       "makes sense for several slots, which share them.";
   } else if (trained > 0 && values.context_size === 0) {
     hints.context_size = `The model's own: ${trained} tokens.`;
+  }
+  const cache = kvCacheBytes(values, metadata);
+  if (cache !== null) {
+    const memory = `The KV cache of all slots takes ${formatBytes(cache)}, beside the model itself.`;
+    hints.context_size = hints.context_size === undefined ? memory : `${hints.context_size} ${memory}`;
   }
   const layers = Number(metadata[`${architecture}.block_count`]);
   // llama.cpp counts the output layer, too.

@@ -302,6 +302,8 @@ def test_changed_values_are_marked_and_reset_one_by_one_or_all(form: Page) -> No
 def test_the_models_own_numbers_give_hints(form: Page) -> None:
     retype(form, "#parameter-context_size", "99999")
     form.find("[data-parameter=context_size] .hint", "trained with 8192 tokens")
+    # 100,096 cells of 30 layers, 3 heads of 64 numbers, keys and values, 34 bytes for 32 numbers.
+    form.find("[data-parameter=context_size] .hint", "KV cache of all slots takes 1.1 GiB")
     retype(form, "#parameter-n_gpu_layers", "10")
     form.find("[data-parameter=n_gpu_layers] .hint", "The model has 30 layers")
     retype(form, "#model-path", "/another.gguf")
