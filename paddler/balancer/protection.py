@@ -68,12 +68,11 @@ class Protection:
 
     def reload(self) -> None:
         """Read all files again. What cannot be used is told, and what was there stays in force."""
-        for keys in (self._api_keys, self._tokens):
-            if keys is not None:
-                _try(keys.reload)
-        for tls, context in self._tls.values():
-            _try(partial(load_certificate, context, tls))
-        log.info("read keys and certificates again")
+        reloads = [keys.reload for keys in (self._api_keys, self._tokens) if keys is not None]
+        reloads += [partial(load_certificate, context, tls) for tls, context in self._tls.values()]
+        were_read = [_has_read(reload) for reload in reloads]
+        if all(were_read):
+            log.info("read keys and certificates again")
 
     def warn(self, flag: str, address: Address, *, has_keys: bool) -> None:
         """Say so once where a listener that others can reach is open to all of them."""
@@ -104,11 +103,13 @@ def _keys(path: str | None, flag: str) -> Keys | None:
     return keys
 
 
-def _try(reload: Callable[[], None]) -> None:
+def _has_read(reload: Callable[[], None]) -> bool:
     try:
         reload()
     except ConfigError as error:
         log.error("%s; what was read before stays in force", error)
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

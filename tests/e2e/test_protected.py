@@ -187,6 +187,18 @@ def test_keys_and_certificates_are_replaced_in_flight(protected: Protected) -> N
                 return False
 
     wait_until(is_known, "the old key is back")
+    # One file that cannot be used keeps none of the others from being read.
+    serial = certificate(protected)
+    protected.issue(protected.authority, "server")
+    keys = protected.keys.read_text()
+    protected.keys.write_text("a line of many words\n")
+    told = protected.balancer.log.count("read keys and certificates again")
+    protected.balancer.signal(signal.SIGHUP)
+    wait_until(lambda: certificate(protected) != serial, "the new certificate is shown")
+    assert is_known()
+    assert "what was read before stays in force" in protected.balancer.log
+    assert protected.balancer.log.count("read keys and certificates again") == told
+    protected.keys.write_text(keys)
 
 
 def certificate(protected: Protected) -> str:
