@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.compare.processes import Program, Stage, free_port, get, wait_until
+from bench.compare.processes import BenchFailed, Program, Stage, free_port, get, wait_until
 from paddler.agent.cpu import engine_threads
 from paddler.messages.state import DEFAULT_DESIRED_STATE
 
@@ -78,6 +78,9 @@ def start_ours(
             program.check()
         body = get(f"{served.management}/api/v1/agents")
         found: list[dict[str, Any]] = json.loads(body)["agents"] if body else []
+        for agent in found:
+            if agent["issues"]:  # here nothing mends itself
+                raise BenchFailed(f"{agent['name']}: {json.dumps(agent['issues'][0])[:300]}")
         ready: int = sum(agent["slots_total"] for agent in found)
         return ready == slots * agents
 
