@@ -99,10 +99,12 @@ class Watch:
         answer_s(fleet)
 
     def told(self) -> str:
-        """How long others waited, in words."""
+        """How long others waited for their short answers, in words."""
         times = sorted(self.answers_s)
         middle, most = times[len(times) // 2] * 1000, times[-1] * 1000
-        return f"{len(times)} others wait {middle:.0f} ms (median), {most:.0f} ms at most"
+        return (
+            f"{len(times)} answers to others take {middle:.0f} ms (median), {most:.0f} ms at most"
+        )
 
 
 def at_rest(fleet: Fleet, slots: int) -> bool:
