@@ -10,7 +10,7 @@ PANEL_CHECKS := .cache/panel-checks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := paddler tests bench setup.py
 
-.PHONY: up test check format lint types build-checked test-checked coverage fuzz lock audit bench bench-quick bench-micro screenshots model clean
+.PHONY: up test check format lint types build-checked test-checked coverage fuzz faults lock audit bench bench-quick bench-micro screenshots model clean
 
 up: $(VENV)/.ready $(MODEL)
 	$(BIN)/paddler up --model $(MODEL) $(UP_FLAGS)
@@ -48,6 +48,9 @@ coverage: $(VENV)/.ready-dev $(MODEL)
 
 fuzz: $(VENV)/.ready-dev
 	$(BIN)/python -m tests.fuzz --minutes 20 $(FUZZ_FLAGS)
+
+faults: $(VENV)/.ready-dev $(MODEL)
+	$(BIN)/python -m tests.faults.matrix --write $(FAULTS_FLAGS)
 
 # What releases are installed with: every version pinned, every file by its hash. Versions that
 # are there stay while they fit; LOCK_FLAGS=--upgrade takes new ones.

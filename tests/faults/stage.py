@@ -17,6 +17,7 @@ import msgspec
 from paddler.messages.state import DEFAULT_DESIRED_STATE
 from tests.e2e.fleet import Answer, Fleet, Process, ask, get, raw_prompt, tokens_of, wait_until
 from tests.e2e.proxy import Proxy
+from tests.faults.reports import FaultReport
 from tests.hub import FileServer, ServedFile
 
 RECOVERY_LIMIT_S: Final = 60.0
@@ -311,23 +312,17 @@ FAULTS: Final[dict[str, Callable[[Stage], None]]] = {
 # --- a cell of the matrix -----------------------------------------------------------------------
 
 
-@dataclass
-class Cell:
-    """What came of one fault in one phase."""
-
-    phase: str
-    fault: str
-    outcome: str
-    recovery_s: float
-    """From the end of the fault to a whole answer to a new request."""
+def described(fault: str) -> str:
+    """What a fault is, in words."""
+    return (FAULTS[fault].__doc__ or "").strip().rstrip(".").replace("``", "`")
 
 
-def play(stage: Stage, phase: str, fault: str) -> Cell:
+def play(stage: Stage, phase: str, fault: str) -> FaultReport:
     """Run one cell; ``AssertionError`` if anything is lost, leaked or stays broken."""
+    report = FaultReport(described(fault), phase)
     stage.settle()
     client = PHASES[phase](stage)
     FAULTS[fault](stage)
-    over_at = time.monotonic()
     if stage.served is not None:
         stage.served.go.set()  # the rest of the download can be had now
         stage.served = None
@@ -340,14 +335,13 @@ def play(stage: Stage, phase: str, fault: str) -> Cell:
         if fault != "kill_agent":
             stage.agent.wait()
             stage.start_agent()
-            over_at = time.monotonic()
 
     def serves() -> bool:
         messages = ask(stage.fleet.inference, raw_prompt("So", 3))
         return len(tokens_of(messages)) == 3
 
-    wait_until(lambda: quietly(serves), "a new request is answered", RECOVERY_LIMIT_S)
-    recovery_s = time.monotonic() - over_at
+    with report.recovering():
+        wait_until(lambda: quietly(serves), "a new request is answered", RECOVERY_LIMIT_S)
     if client is not None:
         assert client.ended.wait(RECOVERY_LIMIT_S), "the client is left without an end"
     wait_until(lambda: quietly(lambda: stage.fleet.slots_busy() == 0), "no slot is held")
@@ -355,4 +349,5 @@ def play(stage: Stage, phase: str, fault: str) -> Cell:
     wait_until(lambda: quietly(stage.is_applied), "the agent runs what is wanted", RECOVERY_LIMIT_S)
     assert len(stage.fleet.snapshot()) == 1
     assert get(stage.fleet.inference, "/ready")[0] == 200
-    return Cell(phase, fault, client.outcome if client is not None else "no request", recovery_s)
+    report.outcome = client.outcome if client is not None else "no request"
+    return report

@@ -18,11 +18,13 @@ from paddler.proto.ws import WebSocket
 from tests.e2e.fleet import PATIENT, Fleet, Process, raw_prompt, wait_until
 from tests.faults.crowd import Crowd, Member, post, prompt, upgrade
 from tests.faults.hand_agent import HandAgent
+from tests.faults.reports import ReportFault
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+SLOTS: Final = 8
 SETTLE_S: Final = 60.0
 # The machine may be busy: what waits for others here waits for tens of seconds.
 SERVED_WITHIN_S: Final = 10.0
@@ -38,6 +40,8 @@ DEAF: Final = 6
 LONG: Final = 1_000_000
 SIPPING: Final = 30
 SIPPED_TOKENS: Final = 4_000  # half of what may be unsent
+SIP_BYTES: Final = 20 * KIB
+SIP_EVERY_S: Final = 0.1
 SMALL_BYTES: Final = 4096
 
 RAW_PROMPT: Final = "/api/v1/continue_from_raw_prompt"
@@ -60,11 +64,15 @@ def answer_s(fleet: Fleet) -> float:
 
 
 class Watch:
-    """What the balancer holds, and how long others waited while it was looked at."""
+    """What the balancer holds, and how long others waited while it was looked at.
 
-    def __init__(self, fleet: Fleet) -> None:
+    ``slots``: of the agents that stay.
+    """
+
+    def __init__(self, fleet: Fleet, slots: int = SLOTS) -> None:
         assert fleet.balancer is not None
         self._fleet = fleet
+        self._slots = slots
         self.balancer: Process = fleet.balancer
         for _ in range(5):
             answer_s(fleet)  # the first ones fill caches, which is no leak
@@ -80,33 +88,36 @@ class Watch:
             self._asked_at = time.monotonic()
 
     def nothing_is_left(self) -> None:
-        """Return once the balancer holds what it held at first."""
+        """Return once the balancer holds what it held at first, and serves with all slots."""
         fleet = self._fleet
         wait_until(
             lambda: self.balancer.descriptors() <= self.descriptors,
             f"{self.descriptors} descriptors are open, as before",
             SETTLE_S,
         )
-        wait_until(
-            lambda: (fleet.slots_busy(), fleet.buffered()) == (0, 0), "no slot is held", SETTLE_S
-        )
+        wait_until(lambda: at_rest(fleet, self._slots), "no slot is held", SETTLE_S)
         answer_s(fleet)
 
-    def tell(self, what: str) -> None:
-        """The figures, for who reads the test's output."""
+    def told(self) -> str:
+        """How long others waited for their short answers, in words."""
         times = sorted(self.answers_s)
-        if times:
-            middle, most = times[len(times) // 2] * 1000, times[-1] * 1000
-            what += f"; {len(times)} others waited {middle:.0f} ms, at most {most:.0f} ms"
-        print(what)
+        middle, most = times[len(times) // 2] * 1000, times[-1] * 1000
+        return (
+            f"{len(times)} answers to others take {middle:.0f} ms (median), {most:.0f} ms at most"
+        )
+
+
+def at_rest(fleet: Fleet, slots: int) -> bool:
+    """Whether that many slots are ready, none is held, and nobody waits for one."""
+    return (fleet.slots_ready(), fleet.slots_busy(), fleet.buffered()) == (slots, 0, 0)
 
 
 @contextlib.contextmanager
-def served(folder: Path, *flags: str, agents: int = 1, slots: int = 8) -> Iterator[Fleet]:
-    """A balancer with scripted agents."""
+def served(folder: Path, *flags: str) -> Iterator[Fleet]:
+    """A balancer with a scripted agent."""
     with Fleet(folder, *PATIENT) as fleet:
-        fleet.start_scripted(agents, slots, *flags)
-        fleet.wait_slots(agents * slots)
+        fleet.start_scripted(1, SLOTS, *flags)
+        fleet.wait_slots(SLOTS)
         yield fleet
 
 
@@ -122,7 +133,10 @@ def ends_of(members: list[Member]) -> Counter[tuple[int, str]]:
     return Counter((member.status, member.end) for member in members)
 
 
-def test_ten_thousand_idle_connections_cost_little_and_others_are_served(tmp_path: Path) -> None:
+def test_ten_thousand_idle_connections_cost_little_and_others_are_served(
+    tmp_path: Path, report_fault: ReportFault
+) -> None:
+    report = report_fault(f"{IDLE:,} idle connections, half of them answered once")
     room_for(IDLE)
     with served(tmp_path, "--rate", "200") as fleet, Crowd() as crowd:
         watch = Watch(fleet)
@@ -148,12 +162,22 @@ def test_ten_thousand_idle_connections_cost_little_and_others_are_served(tmp_pat
         crowd.play(lambda: all(one.is_answered for one in some), "they are of use", SETTLE_S)
         assert ends_of(some) == {(200, ""): len(some)}
         assert not any(one.end for one in idle)
-        crowd.leave(idle)
-        watch.nothing_is_left()
-        watch.tell(f"{IDLE} idle connections: {each_kib:.1f} KiB each")
+        with report.recovering():
+            crowd.leave(idle)
+            watch.nothing_is_left()
+        report.outcome = (
+            f"{each_kib:.1f} KiB each; none is closed, and {len(some)} that ask again are "
+            f"answered; {watch.told()}"
+        )
 
 
-def test_slow_heads_and_bodies_are_told_408_and_others_are_served(tmp_path: Path) -> None:
+def test_slow_heads_and_bodies_are_told_408_and_others_are_served(
+    tmp_path: Path, report_fault: ReportFault
+) -> None:
+    report = report_fault(
+        f"{SLOW} clients whose request heads trickle, and {SLOW} whose bodies do, with a length or "
+        "in chunks"
+    )
     room_for(2 * SLOW)
     with served(tmp_path, "--rate", "200") as fleet, Crowd() as crowd:
         watch = Watch(fleet)
@@ -173,19 +197,27 @@ def test_slow_heads_and_bodies_are_told_408_and_others_are_served(tmp_path: Path
             watch.others_are_served()
             return all(member.end for member in members)
 
-        crowd.play(lambda: are_over(heads), "the heads are given up", HEAD_LIMIT_S + SETTLE_S)
-        heads_s = time.monotonic() - began_at
-        assert ends_of(heads) == {(408, "closed"): SLOW}
-        crowd.play(lambda: are_over(bodies), "the bodies are given up", BODY_LIMIT_S + SETTLE_S)
-        assert ends_of(bodies) == {(408, "closed"): SLOW}
-        watch.nothing_is_left()
-        watch.tell(
-            f"{SLOW} heads over after {heads_s:.1f} s, {SLOW} bodies after "
-            f"{time.monotonic() - began_at:.1f} s"
+        with report.recovering():
+            crowd.play(lambda: are_over(heads), "the heads are given up", HEAD_LIMIT_S + SETTLE_S)
+            heads_s = time.monotonic() - began_at
+            assert ends_of(heads) == {(408, "closed"): SLOW}
+            crowd.play(lambda: are_over(bodies), "the bodies are given up", BODY_LIMIT_S + SETTLE_S)
+            bodies_s = time.monotonic() - began_at
+            assert ends_of(bodies) == {(408, "closed"): SLOW}
+            watch.nothing_is_left()
+        report.outcome = (
+            f"{len(heads)} told 408 after {heads_s:.0f} s and {len(bodies)} after {bodies_s:.0f} s"
+            f"; {watch.told()}"
         )
 
 
-def test_clients_that_never_read_are_cut_and_their_slots_are_free(tmp_path: Path) -> None:
+def test_clients_that_never_read_are_cut_and_their_slots_are_free(
+    tmp_path: Path, report_fault: ReportFault
+) -> None:
+    report = report_fault(
+        f"{DEAF // 3} clients each of the native, OpenAI and WebSocket services that never read "
+        "their streams"
+    )
     flags = ("--rate", "2500", "--tokens", str(LONG), "--stamp")
     with served(tmp_path, *flags) as fleet, Crowd() as crowd:
         watch = Watch(fleet)
@@ -213,20 +245,28 @@ def test_clients_that_never_read_are_cut_and_their_slots_are_free(tmp_path: Path
             watch.others_are_served()
             return fleet.slots_busy() == 0
 
-        crowd.play(are_cut, "their slots are free", 60.0)
-        took_s = time.monotonic() - began_at
-        grown_mib = (peak_bytes - watch.memory_bytes) / MIB
-        assert grown_mib < 6 * DEAF
-        crowd.read_on(deaf)
-        crowd.play(lambda: all(one.end for one in deaf), "they hear of it", SETTLE_S)
-        assert not any(one.is_answered for one in deaf)  # what was cut looks like nothing else
-        watch.nothing_is_left()
-        watch.tell(
-            f"{DEAF} streams that nobody reads, over after {took_s:.1f} s, {grown_mib:.1f} MiB"
+        with report.recovering():
+            crowd.play(are_cut, "their slots are free", 60.0)
+            took_s = time.monotonic() - began_at
+            grown_mib = (peak_bytes - watch.memory_bytes) / MIB
+            assert grown_mib < 6 * DEAF
+            crowd.read_on(deaf)
+            crowd.play(lambda: all(one.end for one in deaf), "they hear of it", SETTLE_S)
+            assert not any(one.is_answered for one in deaf)  # what was cut looks like nothing else
+            watch.nothing_is_left()
+        report.outcome = (
+            f"cut, and their slots free, after {took_s:.1f} s; {grown_mib / DEAF:.1f} MiB of "
+            f"memory each until then; {watch.told()}"
         )
 
 
-def test_clients_that_read_slowly_get_all_of_their_answers(tmp_path: Path) -> None:
+def test_clients_that_read_slowly_get_all_of_their_answers(
+    tmp_path: Path, report_fault: ReportFault
+) -> None:
+    report = report_fault(
+        f"{SIPPING} clients that read at {SIP_BYTES / SIP_EVERY_S / 1000:.0f} KB/s what is written "
+        "at once"
+    )
     with contextlib.ExitStack() as stack:
         fleet = stack.enter_context(Fleet(tmp_path, *PATIENT))
         crowd = stack.enter_context(Crowd())
@@ -240,13 +280,13 @@ def test_clients_that_read_slowly_get_all_of_their_answers(tmp_path: Path) -> No
             receive_bytes=4 * SMALL_BYTES,
         )
         stream_ids = [agent.next(StartStream).stream_id for _ in slow]
-        fleet.start_scripted(1, 8, "--rate", "200")
-        fleet.wait_slots(SIPPING + 8)
+        fleet.start_scripted(1, SLOTS, "--rate", "200")
+        fleet.wait_slots(SIPPING + SLOTS)
         watch = Watch(fleet)
         for _ in range(SIPPED_TOKENS // 100):
             agent.say(stream_ids * 100, b"word ")
         began_at = time.monotonic()
-        crowd.sip(slow, 20 * KIB, 0.1)
+        crowd.sip(slow, SIP_BYTES, SIP_EVERY_S)
 
         def have_heard_all() -> bool:
             watch.others_are_served()
@@ -257,14 +297,20 @@ def test_clients_that_read_slowly_get_all_of_their_answers(tmp_path: Path) -> No
         agent.finish(stream_ids)
         crowd.play(lambda: all(one.is_answered for one in slow), "all are answered", SETTLE_S)
         assert ends_of(slow) == {(200, ""): SIPPING}
-        crowd.leave(slow)
-        leaving.close()  # it answers nobody else
-        fleet.wait_slots(8)
-        watch.nothing_is_left()
-        watch.tell(f"{SIPPING} slow readers have all of their answers after {took_s:.1f} s")
+        each_mb = len(slow[0].heard) / 1e6
+        with report.recovering():
+            crowd.leave(slow)
+            leaving.close()  # it answers nobody else
+            watch.nothing_is_left()
+        report.outcome = (
+            f"all have all of it, {each_mb:.1f} MB each, after {took_s:.1f} s; {watch.told()}"
+        )
 
 
-def test_two_thousand_streams_at_once_all_complete(tmp_path: Path) -> None:
+def test_two_thousand_streams_at_once_all_complete(
+    tmp_path: Path, report_fault: ReportFault
+) -> None:
+    report = report_fault(f"{STREAMS:,} streams at once")
     room_for(STREAMS)
     with contextlib.ExitStack() as stack:
         fleet = stack.enter_context(Fleet(tmp_path, *PATIENT))
@@ -296,7 +342,12 @@ def test_two_thousand_streams_at_once_all_complete(tmp_path: Path) -> None:
         crowd.play(lambda: all(one.is_answered for one in streams), "all are answered", SETTLE_S)
         assert ends_of(streams) == {(200, ""): STREAMS}
         assert all(b'"Done"' in one.heard for one in streams)
-        assert (fleet.slots_busy(), fleet.buffered()) == (0, 0)
-        crowd.leave(streams)
-        wait_until(lambda: fleet.balancer.descriptors() <= descriptors, "their sockets are closed")
-        print(f"{STREAMS} streams, each step of {STREAM_TOKENS}: {took_s / STREAM_TOKENS:.2f} s")
+        assert at_rest(fleet, STREAMS)
+        with report.recovering():
+            crowd.leave(streams)
+            wait_until(lambda: fleet.balancer.descriptors() <= descriptors, "sockets are closed")
+            assert at_rest(fleet, STREAMS)
+        report.outcome = (
+            f"all complete, each of {STREAM_TOKENS} tokens reaches its client; a token for each of "
+            f"them takes {took_s / STREAM_TOKENS:.2f} s in all, the clients' reading included"
+        )
