@@ -35,7 +35,8 @@ class FaultReport:
 
     def failed(self, why: object) -> Self:
         """The same fault, which was not survived."""
-        self.outcome, self.recovery_s, self.is_failed = f"**failed**: {why}", None, True
+        first, *_ = str(why).splitlines() or ["without a word"]
+        self.outcome, self.recovery_s, self.is_failed = f"**failed**: {first}", None, True
         return self
 
     def cells(self) -> list[str]:
@@ -69,8 +70,7 @@ def _reports_of(case: ElementTree.Element) -> list[FaultReport]:
     # Who fails or is skipped before it names its fault has a name itself.
     reports = told or [FaultReport(case.attrib["name"].removeprefix("test_").replace("_", " "))]
     for failure in (*case.iter("failure"), *case.iter("error")):
-        why = failure.attrib["message"].partition("\n")[0]
-        return [report.failed(why) for report in reports]
+        return [report.failed(failure.attrib["message"]) for report in reports]
     for skip in case.iter("skipped"):
         for report in reports:
             report.outcome, report.recovery_s = f"skipped: {skip.attrib['message']}", None
