@@ -18,6 +18,7 @@ import msgspec
 
 from paddler import __version__, config
 from paddler.access_flags import access_of, add_access, listeners_tls
+from paddler.collection import collect_later
 from paddler.config import (
     Address,
     AgentConfig,
@@ -601,6 +602,7 @@ def require_agent_extra() -> None:
 
 def run_balancer(arguments: argparse.Namespace) -> int:
     """``paddler balancer`` until it is stopped."""
+    collect_later()
     from paddler.balancer.app import run
 
     set_up_logging(os.environ, log_format=arguments.log_format)

@@ -13,6 +13,11 @@ THRESHOLDS: Final = (5_000, 5, 40)
 these times; at all, every fortieth of those: a million objects later."""
 
 
+def collect_later() -> None:
+    """Not before :func:`collect_seldom`: a program that is read and set up leaves no garbage."""
+    gc.set_threshold(0)
+
+
 def collect_seldom() -> None:
     """From now on. What is there now is taken to stay, and not looked at again."""
     gc.collect()

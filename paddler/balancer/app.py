@@ -5,7 +5,8 @@ import contextlib
 import errno
 import logging
 from collections.abc import AsyncIterator
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 
@@ -29,12 +30,7 @@ from paddler.balancer.services.inference_socket import InferenceSocketService
 from paddler.balancer.services.live import LiveStreams
 from paddler.balancer.services.management import ManagementService
 from paddler.balancer.services.metrics import MetricsService
-from paddler.balancer.services.openai.errors import render_error
-from paddler.balancer.services.openai.service import OpenAIService
 from paddler.balancer.services.operations import OperationsService
-from paddler.balancer.services.panel import SECURITY_HEADERS, PanelService, add_openai_routes
-from paddler.balancer.services.panel_guard import PanelGuard
-from paddler.balancer.services.panel_stream import PanelFeed, PanelStreamService
 from paddler.balancer.statsd import report_gauges
 from paddler.balancer.tenants import Tenants
 from paddler.balancer.waitline import Waitline
@@ -46,6 +42,11 @@ from paddler.net.cors import Cors
 from paddler.net.http import HttpLimits, Router, Site
 from paddler.net.server import Listener, listen
 from paddler.signals import StopSignals
+
+# What serves the optional listeners is read where they are asked for: a balancer listens as soon
+# as its modules are read.
+if TYPE_CHECKING:
+    from paddler.balancer.services.openai.service import OpenAIService
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Balancer:
         self.journal = Journal()
         self._chronicle = Chronicle(self.journal)
         self.pool: Pool = pool.Pool(listener=self._chronicle)
-        tenants = Tenants(
+        self._tenants = tenants = Tenants(
             requests_per_key=config.access.requests_per_key,
             waiting_per_key=self.protection.waiting_per_key,
         )
@@ -122,7 +123,6 @@ class Balancer:
         )
         self._inference = InferenceService(self._dispatcher, self.state, tenants)
         self._embeddings = EmbeddingService(self._dispatcher, self.pool, self.state, tenants)
-        self._openai = OpenAIService(self._dispatcher, self.pool, self.state, tenants)
         self._sockets = InferenceSocketService(
             self._dispatcher, self.state, tenants, max_message_bytes=config.max_body_bytes
         )
@@ -230,23 +230,42 @@ class Balancer:
             ),
         )
         if config.openai is not None:
-            router = Router()
-            self._openai.add_routes(router)
-            router.add("GET", "/ready", readiness.get_ready)
-            site = Site(
-                router=router,
-                render_error=render_error,
-                cors=Cors(config.inference_origins),
-                authenticate=api_keys,
-                max_body_bytes=config.max_body_bytes,
-            )
-            await self._open(OPENAI_FLAG, config.openai, site)
+            await self._open(OPENAI_FLAG, config.openai, self._openai_site(readiness))
         if config.panel is not None:
             await self._open(PANEL_FLAG, config.panel, self._panel_site(config.panel))
         log.info("paddler %s is ready", __version__)
 
+    @cached_property
+    def _openai(self) -> "OpenAIService":
+        """For its own listener, and for the panel's."""
+        from paddler.balancer.services.openai.service import OpenAIService
+
+        return OpenAIService(self._dispatcher, self.pool, self.state, self._tenants)
+
+    def _openai_site(self, readiness: Readiness) -> Site:
+        from paddler.balancer.services.openai.errors import render_error
+
+        router = Router()
+        self._openai.add_routes(router)
+        router.add("GET", "/ready", readiness.get_ready)
+        return Site(
+            router=router,
+            render_error=render_error,
+            cors=Cors(self._config.inference_origins),
+            authenticate=self.protection.api_key_check,
+            max_body_bytes=self._config.max_body_bytes,
+        )
+
     def _panel_site(self, address: Address) -> Site:
         """The pages, and all that they call, by the handlers of the other listeners."""
+        from paddler.balancer.services.panel import (
+            SECURITY_HEADERS,
+            PanelService,
+            add_openai_routes,
+        )
+        from paddler.balancer.services.panel_guard import PanelGuard
+        from paddler.balancer.services.panel_stream import PanelFeed, PanelStreamService
+
         config = self._config
         router = Router()
         self._management.add_api_routes(router)

@@ -20,7 +20,11 @@ def test_a_balancer_loads_no_library_that_it_can_start_without() -> None:
     assert loaded <= NEEDED
 
 
-def test_a_balancer_loads_nothing_of_an_agent() -> None:
+def test_a_balancer_loads_nothing_of_an_agent_or_of_listeners_not_asked_for() -> None:
     code = "import sys, paddler.cli, paddler.balancer.app; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not [name for name in run.stdout.split() if name.startswith("paddler.agent")]
+    loaded = run.stdout.split()
+    assert not [name for name in loaded if name.startswith("paddler.agent")]
+    # Nor of what serves listeners that nobody asked for.
+    optional = ("paddler.balancer.services.openai", "paddler.balancer.services.panel")
+    assert not [name for name in loaded if name.startswith(optional)]
