@@ -101,6 +101,8 @@ class Watch:
     def told(self) -> str:
         """How long others waited for their short answers, in words."""
         times = sorted(self.answers_s)
+        if not times:  # it was over before anybody else asked
+            return "no answer to others fell into that time"
         middle, most = times[len(times) // 2] * 1000, times[-1] * 1000
         return (
             f"{len(times)} answers to others take {middle:.0f} ms (median), {most:.0f} ms at most"
