@@ -15,7 +15,7 @@ from bench.compare.memory import measure_memory
 from bench.compare.processes import BenchFailed
 from bench.compare.relay import compare_relay, measure_scale
 from bench.compare.requests import compare_requests
-from bench.compare.results import render_results
+from bench.compare.results import current_commit, render_results
 from bench.compare.slots import measure_slots
 from bench.compare.start import measure_start
 from bench.compare.table import print_findings
@@ -114,6 +114,7 @@ def compare(
 ) -> int:
     """Measure what was asked for, and tell it."""
     findings = Findings()
+    commit = current_commit()  # before a page is written that would make the tree another one
     has_failed = False
     for number in range(1, arguments.repeat + 1):
         for name in arguments.what or comparisons:
@@ -124,16 +125,18 @@ def compare(
                 has_failed = True
                 findings.skip(f"{name}, run {number}: {error}")
         if arguments.results is not None:  # after each run: a later one may be ended early
-            write_results(arguments.results, findings, sys.argv[1:] if argv is None else argv)
+            words = sys.argv[1:] if argv is None else argv
+            write_results(arguments.results, findings, words, commit=commit)
     print_findings(findings)
     return EXIT_FAILURE if has_failed else EXIT_OK
 
 
-def write_results(path: Path, findings: Findings, words: Sequence[str]) -> None:
+def write_results(path: Path, findings: Findings, words: Sequence[str], *, commit: str) -> None:
     """The page of results; :class:`StartError` where it cannot be written."""
     # Where a program lies on this machine is nobody's concern.
     shown = (Path(word).name if word.startswith("/") else word for word in words)
-    page = render_results(findings, command=f"python -m bench.compare {' '.join(shown)}")
+    command = f"python -m bench.compare {' '.join(shown)}"
+    page = render_results(findings, command=command, commit=commit)
     try:
         path.write_text(page)
     except OSError as error:

@@ -47,7 +47,8 @@ class Row(msgspec.Struct, kw_only=True):
         if not ours or not others:
             return None
         best = (max if self.is_more_better else min)(others, key=lambda name: others[name])
-        return (best, statistics.median(ours) / others[best]) if others[best] else None
+        # What was added may be less than nothing, of which nothing is a part.
+        return (best, statistics.median(ours) / others[best]) if others[best] > 0 else None
 
     @property
     def is_within(self) -> bool | None:

@@ -27,13 +27,13 @@ there were several runs. *Ratio* is ours divided by the best of theirs.
 """
 
 
-def render_results(findings: Findings, *, command: str) -> str:
+def render_results(findings: Findings, *, command: str, commit: str) -> str:
     """The page."""
     parts = [
         HEAD.format(
             command=command.strip(),
             when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            commit=_commit(),
+            commit=commit,
             machine=machine(),
             processor=_processor(),
             load=", ".join(f"{load:.1f}" for load in os.getloadavg()),
@@ -63,7 +63,7 @@ def render_results(findings: Findings, *, command: str) -> str:
     return "".join(parts)
 
 
-def _commit() -> str:
+def current_commit() -> str:
     """The commit that is checked out, and whether files differ from it."""
     try:
         words = ("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")

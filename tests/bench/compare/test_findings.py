@@ -34,6 +34,7 @@ def test_a_ratio_is_to_the_best_of_the_others() -> None:
     assert row_of(paddler=3.0).ratio is None
     assert row_of(nginx=3.0).ratio is None
     assert row_of(paddler=3.0, nginx=0.0).ratio is None
+    assert row_of(paddler=3.0, nginx=-0.1, haproxy=4.0).ratio is None
 
 
 def test_the_way_without_a_proxy_is_no_other_program() -> None:
@@ -68,7 +69,7 @@ def test_findings_are_told_in_the_order_in_which_they_came(
         findings.add("relay", "cost", "µs", "nginx", 2 * value)
     findings.add("start", "until it listens", "s", OURS, 0.2, budget=0.3)
     findings.skip("haproxy is not installed")
-    page = render_results(findings, command="python -m bench.compare")
+    page = render_results(findings, command="python -m bench.compare", commit="0123abc")
     assert page.index("## relay") < page.index("## start")
     assert "| cost * | µs | 11 (10-12) | nginx 22 (20-24) | 0.50 | 8 (missed) |" in page
     assert "| until it listens | s | 0.2 |  |  | 0.3 |" in page
