@@ -11,6 +11,7 @@ from bench.load.plan import Target
 
 MAX_DIALLING = 128  # at once: a listener's queue is finite
 CONNECT_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
 
 
 class Connections:
@@ -61,7 +62,12 @@ class Connections:
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._open:
-            await self._closed.wait()
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._closed.wait()
+            except TimeoutError:  # the server does not read what is still to be sent
+                for connection in self._open:
+                    connection.cut("closed")
 
     async def _dial(self, call: Call) -> None:
         target = self._target
@@ -80,6 +86,9 @@ class Connections:
             reason = os.strerror(error.errno) if is_of_system and error.errno else str(error)
             call.on_end(f"cannot connect: {reason}")
         else:
+            if not connection.is_open:  # lost before this was told that it is there
+                call.on_end("connection lost")
+                return
             self._open.add(connection)
             connection.send(call)
 

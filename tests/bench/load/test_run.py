@@ -5,8 +5,10 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
+import uvloop
 
 from bench.load.distribution import parse_distribution
 from bench.load.plan import Api
@@ -46,6 +48,31 @@ def test_a_server_that_closes_after_each_answer_is_dialled_again() -> None:
             found = await measured(port, requests=20, streams=4)
         assert (found.finished, found.failed, found.tokens) == (20, 0, 40)
         assert len(asked) == 20  # none was read twice
+
+    on_loop(test)
+
+
+def test_a_connection_that_is_lost_before_it_is_of_use_ends_its_call_and_no_run_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dial = uvloop.Loop.create_connection
+
+    async def late(*words: Any, **values: Any) -> Any:
+        """As on a busy machine: who dials is told late."""
+        transport, connection = await dial(*words, **values)
+        while connection.is_open:
+            await asyncio.sleep(0.001)
+        return transport, connection
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def test() -> None:
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            monkeypatch.setattr(uvloop.Loop, "create_connection", late)
+            found = await measured(port, requests=3, duration_s=5.0)
+        assert found.errors == {"connection lost": 3}
 
     on_loop(test)
 
