@@ -18,6 +18,14 @@ const BLOCKS = Object.freeze({
 });
 // llama.cpp rounds contexts up to this.
 const CONTEXT_STEP = 256;
+// Keys of models that keep something else, or whose layers differ in what they keep.
+const OTHER_KINDS = Object.freeze([
+  "ssm.state_size",
+  "wkv.head_size",
+  "attention.kv_lora_rank",
+  "attention.key_length_swa",
+  "attention.shared_kv_layers",
+]);
 
 /**
  * Bytes for all slots together; `null` where the metadata do not tell: layers of several kinds,
@@ -32,11 +40,11 @@ export function kvCacheBytes(values, metadata) {
   const number = (key) => Number(metadata[`${architecture}.${key}`]);
   /** @param {string} key */
   const has = (key) => `${architecture}.${key}` in metadata;
-  if (has("ssm.state_size") || has("wkv.head_size") || has("attention.kv_lora_rank")) return null;
+  if (OTHER_KINDS.some(has)) return null;
   if (metadata[`${architecture}.attention.causal`] === "false") return null;
-  const heads = number("attention.head_count");
-  const keyHeads = has("attention.head_count_kv") ? number("attention.head_count_kv") : heads;
-  const headSize = number("embedding_length") / heads;
+  // Where layers have different numbers of them, it is a list, which the metadata here leave out.
+  const keyHeads = number("attention.head_count_kv");
+  const headSize = number("embedding_length") / number("attention.head_count");
   const key = has("attention.key_length") ? number("attention.key_length") : headSize;
   const value = has("attention.value_length") ? number("attention.value_length") : headSize;
   const cells = Math.ceil((values.context_size || number("context_length")) / CONTEXT_STEP) * CONTEXT_STEP;

@@ -80,7 +80,7 @@ test("the model's own numbers give hints, and forbid nothing", () => {
   assert.match(hintsFor({ ...values, context_size: 0 }, metadata).context_size, /own: 512/);
   assert.match(hintsFor({ ...values, n_gpu_layers: 99 }, metadata).n_gpu_layers, /24 layers.*all/);
   assert.match(hintsFor({ ...values, n_gpu_layers: 10 }, metadata).n_gpu_layers, /14 of them/);
-  const cache = { "llama.embedding_length": "64", "llama.attention.head_count": "1" };
+  const cache = { "llama.embedding_length": "64", "llama.attention.head_count": "1", "llama.attention.head_count_kv": "1" };
   const sized = { ...values, context_size: 256, k_cache_dtype: "F16", v_cache_dtype: "F16" };
   assert.match(hintsFor(sized, { ...metadata, ...cache }).context_size, /^The KV cache .* takes 1.5 MiB/);
   assert.equal(hintsFor({ ...values, n_gpu_layers: -1 }, metadata).n_gpu_layers, undefined);
