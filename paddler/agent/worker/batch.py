@@ -192,8 +192,8 @@ class PrefillPace:
     def observe(self, tokens: int, took_s: float) -> None:
         """A batch of so many tokens took so long."""
         if tokens >= MIN_PREFILL_TOKENS and took_s > 0.0:
-            self.beside_decode = self._in_time(tokens / took_s * PREFILL_PAUSE_S, self._most_beside)
             per_s = tokens / took_s
+            self.beside_decode = self._in_time(per_s * PREFILL_PAUSE_S, self._most_beside)
             enough = min(ENOUGH_PREFILL_TOKENS, per_s * LONG_PREFILL_STEP_S)
             self.alone = self._in_time(max(per_s * PREFILL_STEP_S, enough), self._most_alone)
 
