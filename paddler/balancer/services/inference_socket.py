@@ -195,12 +195,16 @@ class InferenceSocket:
             ):
                 outcome = await self._dispatcher.run(job, outlet, route="socket")
         except ClientError as error:
-            self._fail(request_id, Failure(error.status, str(error)))
+            last = error_message(Failure(error.status, str(error)), request_id)
         else:
-            self._connection.send_text(final_message(outcome, request_id))
+            last = final_message(outcome, request_id)
+        # Whoever has read the last message may use its id again; the task ends a little later.
+        del self._running[request_id]
+        self._connection.send_text(last)
 
     def _on_done(self, request_id: str, task: asyncio.Task[None]) -> None:
-        del self._running[request_id]
+        if self._running.get(request_id) is task:
+            del self._running[request_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("request %s failed", request_id, exc_info=error)
             self._fail(request_id, Failure(500, "Internal server error"))
