@@ -48,7 +48,6 @@ from paddler.proto.http1 import (
     encode_chunk,
     encode_response_head,
 )
-from paddler.proto.ws_handshake import UPGRADE_REQUIRED_FIELDS, accept_upgrade
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +55,12 @@ NO_ORIGINS: Final = Cors(frozenset())
 
 _CLOSE: Final = ("connection", "close")
 _KEEP_ALIVE: Final = ("connection", "keep-alive")
+# With status 426 (RFC 9110 §15.5.22, RFC 6455 §4.4).
+_UPGRADE_REQUIRED_FIELDS: Final = (
+    ("connection", "upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+)
 _BODILESS_STATUSES: Final = frozenset({204, 304})
 
 
@@ -204,6 +209,9 @@ class Exchange:
                 status=403,
                 code="foreign_origin",
             )
+        # wsproto takes a good part of a balancer's start to load: the first socket has it loaded.
+        from paddler.proto.ws_handshake import accept_upgrade
+
         response = accept_upgrade(self._head)
         self._is_started = self._is_finished = True
         return self._connection.upgrade(response, open_handler, settings)
@@ -551,7 +559,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._respond_and_linger(self._render_error(error))
 
     def _render_error(self, error: PaddlerError) -> Response:
-        fields = UPGRADE_REQUIRED_FIELDS if error.status == 426 else ()
+        fields = _UPGRADE_REQUIRED_FIELDS if error.status == 426 else ()
         return self._site.render_error(error.status, error.code, str(error), fields)
 
     def _respond_and_linger(self, response: Response) -> None:

@@ -16,21 +16,14 @@ from paddler.errors import RemoteProtocolError
 from paddler.proto.events import Fields, Headers, RequestHead, ResponseHead
 from paddler.proto.http1 import encode_response_head
 
-UPGRADE_REQUIRED_FIELDS: Final = (
-    ("connection", "upgrade"),
-    ("upgrade", "websocket"),
-    ("sec-websocket-version", "13"),
-)
-"""What a response with status 426 says (RFC 9110 §15.5.22, RFC 6455 §4.4)."""
-
 _NONCE_BYTES: Final = 16
 
 
 def accept_upgrade(head: RequestHead) -> bytes:
     """The 101 response to an upgrade request.
 
-    Anything else is a ``RemoteProtocolError`` with status 400, or 426 (to be answered with
-    ``UPGRADE_REQUIRED_FIELDS``) where the client speaks another WebSocket version.
+    Anything else is a ``RemoteProtocolError`` with status 400, or 426 where the client speaks
+    another WebSocket version.
     """
     if head.method != "GET" or head.upgrade is None:
         raise RemoteProtocolError(

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 # A library beyond these costs every start, and every host of a balancer, something.
-NEEDED = {"h11", "msgspec", "paddler", "typing_extensions", "uvloop", "wsproto"}
+NEEDED = {"msgspec", "paddler", "typing_extensions", "uvloop"}
 
 LOADED = """
 import sys
