@@ -10,6 +10,7 @@ before; the slot is free only when the agent has confirmed:
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
@@ -120,7 +121,6 @@ class Stream:
         "_loop",
         "_outlet",
         "_state",
-        "_timer",
         "agent",
         "ended",
         "first_result_at",
@@ -144,7 +144,11 @@ class Stream:
         self.agent = lease.agent
         self.ended: asyncio.Future[Ending] = self._loop.create_future()
         self.sink = outlet.open_sink(stream_id, lease.agent, self._loop.time())
-        self._timer = self._loop.call_later(item_timeout_s, self._check_silence)
+
+    @property
+    def silent_until(self) -> float:
+        """When nothing will have been heard of it for too long."""
+        return self.sink.heard_at + self._item_timeout_s
 
     def on_frame(self, kind: int, flags: int, payload: bytes) -> None:
         """Take a frame that the relay did not pass on by itself."""
@@ -160,8 +164,6 @@ class Stream:
         self._settle(ending)
         self._state = StreamState.DRAINING
         self.sink = self._link.discard_rest(self)
-        self._timer.cancel()
-        self._timer = self._loop.call_later(self._item_timeout_s, self._check_silence)
         self._link.send(wire.StopStream(self.stream_id))
 
     def end(self, ending: Ending) -> None:
@@ -169,10 +171,17 @@ class Stream:
         if self._state is StreamState.ENDED:
             return
         self._state = StreamState.ENDED
-        self._timer.cancel()
         self._link.forget(self)
         self._settle(ending)
         self._lease.release()
+
+    def on_silence(self) -> None:
+        """Nothing was heard of it for too long."""
+        if self._state is StreamState.RUNNING:
+            self.stop(item_timeout(self._item_timeout_s))
+        else:
+            log.warning("%s never confirmed the end of stream %d", self.agent.label, self.stream_id)
+            self.end(Lost("unconfirmed"))
 
     def _take(self, kind: int, flags: int, payload: bytes) -> None:
         if kind == OVERRUN:
@@ -180,6 +189,8 @@ class Stream:
             self.stop(Failure(499, "the client reads too slowly"))
             return
         match FrameKind(kind):
+            case FrameKind.DONE:
+                self._settle(Completed(wire.decode_finished(payload), self.agent))
             case (
                 FrameKind.RESULT
                 | FrameKind.EMBEDDING
@@ -194,8 +205,6 @@ class Stream:
             case FrameKind.FAILED | FrameKind.EMBEDDING_END:
                 msgspec.json.decode(payload)  # it goes out as it is: rubbish must not
                 self._settle(Concluded(payload, self.agent, bool(flags & FRAME_REFUSED)))
-            case FrameKind.DONE:
-                self._settle(Completed(wire.decode_finished(payload), self.agent))
             case FrameKind.RETURNED:
                 self._settle(Lost(f"{self.agent.label}: {wire.decode_returned(payload).reason}"))
             case _:  # every sink has a write, so the relay returns no tokens
@@ -204,16 +213,6 @@ class Stream:
     def _settle(self, ending: Ending) -> None:
         if not self.ended.done():
             self.ended.set_result(ending)
-
-    def _check_silence(self) -> None:
-        due_at = self.sink.heard_at + self._item_timeout_s
-        if self._loop.time() < due_at:
-            self._timer = self._loop.call_at(due_at, self._check_silence)
-        elif self._state is StreamState.RUNNING:
-            self.stop(item_timeout(self._item_timeout_s))
-        else:
-            log.warning("%s never confirmed the end of stream %d", self.agent.label, self.stream_id)
-            self.end(Lost("unconfirmed"))
 
 
 def item_timeout(timeout_s: float) -> Failure:
@@ -248,6 +247,10 @@ class AgentLink:
         self._questions: dict[int, asyncio.Future[wire.Answer]] = {}
         self._last_question = 0
         self._is_lost = False
+        self._loop = asyncio.get_running_loop()
+        # One timer for the streams of a link: one for each would cost every request its setting.
+        self._watch: asyncio.TimerHandle | None = None
+        self._watch_at = math.inf
         self.end_reason: str | None = None
         """Why the connection was ended from this side; an agent's answer has no reason."""
 
@@ -285,8 +288,10 @@ class AgentLink:
         self._relay.open(stream.sink)
         if self._is_lost:
             stream.end(Lost(f"{stream.agent.label}: connection closed"))
-        else:
-            self._socket.send_text(message)
+            return stream
+        if stream.silent_until < self._watch_at:
+            self._watch_until(stream.silent_until)
+        self._socket.send_text(message)
         return stream
 
     def on_data(self, message: memoryview) -> None:
@@ -304,6 +309,7 @@ class AgentLink:
     def on_lost(self) -> None:
         """The connection is gone: end every stream."""
         self._is_lost = True
+        self._watch_until(math.inf)
         for stream in list(self._streams.values()):
             stream.end(Lost("Agent controller connection closed"))
         for waiting in self._questions.values():
@@ -381,3 +387,21 @@ class AgentLink:
         """Drop whatever still comes for ``stream``."""
         self._relay.close(stream.stream_id)
         del self._streams[stream.stream_id]
+
+    # --- silence -------------------------------------------------------------------------------
+
+    def _watch_until(self, when: float) -> None:
+        """Look at the streams then, instead of at another time; infinity: not at all."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch_at = when
+        due = when < math.inf
+        self._watch = self._loop.call_at(when, self._end_silent_streams) if due else None
+
+    def _end_silent_streams(self) -> None:
+        now = self._loop.time()
+        for stream in list(self._streams.values()):
+            if stream.silent_until <= now:
+                stream.on_silence()
+        next_at = min((stream.silent_until for stream in self._streams.values()), default=math.inf)
+        self._watch_until(next_at)

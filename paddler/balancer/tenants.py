@@ -6,8 +6,8 @@ there is one nameless tenant, without limits.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import ContextVar, Token
 from typing import Final
 
 from paddler.errors import ClientError
@@ -44,20 +44,9 @@ class Tenants:
         self._waiting_per_key = waiting_per_key
         self._running: Counter[str] = Counter()
 
-    @contextlib.contextmanager
-    def request(self, tenant: str) -> Iterator[None]:
+    def request(self, tenant: str) -> contextlib.AbstractContextManager[None]:
         """A request is under way within the block; :class:`TooManyRequests`: it may not be."""
-        if tenant and 0 < self._limit <= self._running[tenant]:
-            raise TooManyRequests(tenant, self._limit)
-        self._running[tenant] += 1
-        token = _current.set(tenant)
-        try:
-            yield
-        finally:
-            _current.reset(token)
-            self._running[tenant] -= 1
-            if not self._running[tenant]:
-                del self._running[tenant]
+        return _Request(self._running, tenant, self._limit)
 
     def may_wait(self, tenant: str, waiting: int) -> bool:
         """Whether one more request of a key may wait for a slot, where so many wait already."""
@@ -67,3 +56,29 @@ class Tenants:
     def running(self, tenant: str) -> int:
         """Requests of a key that are under way."""
         return self._running[tenant]
+
+
+class _Request(contextlib.AbstractContextManager[None]):
+    """A request that is under way. Entered for each, so no generator stands behind it."""
+
+    __slots__ = ("_limit", "_running", "_tenant", "_token")
+
+    _token: Token[str]
+
+    def __init__(self, running: Counter[str], tenant: str, limit: int) -> None:
+        self._running = running
+        self._tenant = tenant
+        self._limit = limit
+
+    def __enter__(self) -> None:
+        tenant, running = self._tenant, self._running
+        if tenant and 0 < self._limit <= running[tenant]:
+            raise TooManyRequests(tenant, self._limit)
+        running[tenant] += 1
+        self._token = _current.set(tenant)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
+        self._running[self._tenant] -= 1
+        if not self._running[self._tenant]:
+            del self._running[self._tenant]

@@ -39,7 +39,7 @@ from paddler.net.websocket import (
     WebSocketConnection,
     WebSocketSettings,
 )
-from paddler.proto.events import BodyEnd, BodyPart, Fields, HttpEvent, RequestHead, ResponseHead
+from paddler.proto.events import BodyEnd, BodyPart, Fields, HttpEvent, RequestHead
 from paddler.proto.http1 import (
     CONTINUE,
     LAST_CHUNK,
@@ -96,7 +96,15 @@ class Exchange:
     fails after ``start`` has its connection cut, so that a broken stream never looks whole.
     """
 
-    __slots__ = ("_connection", "_head", "_is_finished", "_is_started", "_transport", "request")
+    __slots__ = (
+        "_connection",
+        "_head",
+        "_held",
+        "_is_finished",
+        "_is_started",
+        "_transport",
+        "request",
+    )
 
     def __init__(
         self,
@@ -109,6 +117,7 @@ class Exchange:
         self._connection = connection
         self._transport = transport
         self._head = head
+        self._held = b""
         self._is_started = False
         self._is_finished = False
 
@@ -144,8 +153,10 @@ class Exchange:
         """How a streamed body is framed: ``FRAMING_CHUNKED``, or ``FRAMING_RAW`` for HTTP/1.0."""
         return FRAMING_CHUNKED if self._head.version_minor == 1 else FRAMING_RAW
 
-    def start(self, status: int, content_type: str, headers: Fields = ()) -> None:
-        """Send the head of a streamed response."""
+    def start(
+        self, status: int, content_type: str, headers: Fields = (), *, more: bool = False
+    ) -> None:
+        """Send the head of a streamed response; ``more`` as for :meth:`write`."""
         if self._is_started:
             raise RuntimeError("the response has begun already")
         fields = (("content-type", content_type), *headers)
@@ -153,11 +164,14 @@ class Exchange:
             fields += (("transfer-encoding", "chunked"),)
         else:
             self._connection.keep_alive = False  # only the connection's end ends the body
-        self._connection.send(self._connection.encode_head(status, fields))
         self._is_started = True
+        self._send(self._connection.encode_head(status, fields), more=more)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, *, more: bool = False) -> None:
         """Send a piece of the body.
+
+        ``more``: another piece, or the end, follows before the handler waits for anything. They
+        go out together: each by itself is a system call and a packet.
 
         Never blocks: a client that leaves more than ``max_unsent_bytes`` unread is cut, which
         a handler that waits in ``flow.drain()`` does not let happen.
@@ -166,7 +180,7 @@ class Exchange:
             raise RuntimeError("there is no stream to write to")
         self._connection.check_unsent()
         if data:
-            self._connection.send(encode_chunk(data) if self.framing == FRAMING_CHUNKED else data)
+            self._send(encode_chunk(data) if self.framing == FRAMING_CHUNKED else data, more=more)
 
     @property
     def write_raw(self) -> Callable[[bytes], None]:
@@ -186,8 +200,7 @@ class Exchange:
             raise RuntimeError("the handler gave no response")
         if not self._is_finished:
             self._is_finished = True
-            if self.framing == FRAMING_CHUNKED:
-                self._connection.send(LAST_CHUNK)
+            self._send(LAST_CHUNK if self.framing == FRAMING_CHUNKED else b"", more=False)
 
     def abort(self) -> None:
         """Cut the connection: the client sees that the response is broken."""
@@ -215,6 +228,14 @@ class Exchange:
         response = accept_upgrade(self._head)
         self._is_started = self._is_finished = True
         return self._connection.upgrade(response, open_handler, settings)
+
+    def _send(self, data: bytes, *, more: bool) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+        if more:
+            self._held = data
+        elif data:
+            self._connection.send(data)
 
 
 class HttpConnection(asyncio.BufferedProtocol):
@@ -409,15 +430,14 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _take(self, events: list[HttpEvent]) -> None:
         for event in events:
-            match event:
-                case RequestHead():
-                    self._on_head(event)
-                case BodyPart(data):
-                    self._on_body(data)
-                case BodyEnd():
-                    self._on_request()
-                case ResponseHead():  # pragma: no cover: a server reads none
-                    raise TypeError("a server reads no responses")
+            if isinstance(event, RequestHead):
+                self._on_head(event)
+            elif isinstance(event, BodyPart):
+                self._on_body(event.data)
+            elif isinstance(event, BodyEnd):
+                self._on_request()
+            else:  # pragma: no cover: a server reads none
+                raise TypeError("a server reads no responses")
             if self._waiting is _Waiting.FOR_END:
                 return
 

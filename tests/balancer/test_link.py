@@ -173,6 +173,20 @@ def test_silence_past_the_item_timeout_ends_the_answer_and_later_gives_the_slot_
     on_bench(test)
 
 
+def test_of_several_streams_only_the_silent_one_ends() -> None:
+    async def test(bench: Bench) -> None:
+        patient = bench.start(item_timeout_s=60.0)
+        silent = bench.start(item_timeout_s=0.01)  # to be noticed before what was watched for
+        assert isinstance(await silent.ended, Failure)
+        while bench.pool.slots_busy > 1:
+            await asyncio.sleep(0)
+        assert not patient.ended.done()
+        bench.link.on_lost()
+        assert isinstance(patient.ended.result(), Lost)
+
+    on_bench(test)
+
+
 def test_every_frame_puts_the_item_timeout_off() -> None:
     async def test(bench: Bench) -> None:
         stream = bench.start(item_timeout_s=0.05)

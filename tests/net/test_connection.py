@@ -8,7 +8,7 @@ import pytest
 
 from paddler._fastpath import FRAMING_CHUNKED, FRAMING_RAW
 from paddler.errors import ClientError
-from paddler.net.connection import Exchange
+from paddler.net.connection import Exchange, HttpConnection
 from paddler.net.http import HttpLimits, Response, Router, Site, json, text
 from paddler.proto.events import RequestHead
 from tests.net.conftest import Run
@@ -26,6 +26,16 @@ async def stream(exchange: Exchange) -> None:
     exchange.write(b"")
     await asyncio.sleep(0)
     exchange.write(b"b\n")
+
+
+async def stream_in_two(exchange: Exchange) -> None:
+    """Two pieces that go out with the head, and one that goes out with the end."""
+    exchange.start(200, "text/plain", more=True)
+    exchange.write(b"a", more=True)
+    exchange.write(b"b")
+    await asyncio.sleep(0)
+    exchange.write(b"c", more=True)
+    exchange.finish()
 
 
 QUICK = HttpLimits(
@@ -456,6 +466,37 @@ def test_stream_to_http_1_0_ends_with_the_connection(run: Run) -> None:
             assert answer.headers.get("connection") == "close"
 
     run(check())
+
+
+@pytest.mark.parametrize(
+    ("version", "opening", "ending"),
+    [
+        ("1.1", b"\r\n\r\n1\r\na\r\n1\r\nb\r\n", b"1\r\nc\r\n0\r\n\r\n"),
+        ("1.0", b"\r\n\r\nab", b"c"),
+    ],
+)
+def test_pieces_that_follow_at_once_go_out_together(
+    run: Run, monkeypatch: pytest.MonkeyPatch, version: str, opening: bytes, ending: bytes
+) -> None:
+    sent: list[bytes] = []
+    send = HttpConnection.send
+
+    def send_and_note(connection: HttpConnection, data: bytes) -> None:
+        sent.append(data)
+        send(connection, data)
+
+    monkeypatch.setattr(HttpConnection, "send", send_and_note)
+
+    async def check() -> None:
+        site = site_of(("GET", "/", stream_in_two))
+        async with serving(site) as listener, await Client.connect(listener) as client:
+            assert (await client.ask(get("/", version=version))).body == b"abc"
+
+    run(check())
+    assert len(sent) == 2
+    assert sent[0].startswith(b"HTTP/1.1 200 OK\r\n")
+    assert sent[0].endswith(opening)
+    assert sent[1] == ending
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class EmbeddingService:
                 for part in split(request.input_batch, parts):
                     part_of = GenerateEmbeddingBatch(list(part), request.normalization_method)
                     tasks.create_task(self._serve_part(exchange, part_of))
-        exchange.write(embedding_message(EMBEDDING_DONE, None, new_id()) + b"\n")
+        exchange.write(embedding_message(EMBEDDING_DONE, None, new_id()) + b"\n", more=True)
         exchange.finish()
 
     async def _serve_part(self, exchange: Exchange, part: GenerateEmbeddingBatch) -> None:

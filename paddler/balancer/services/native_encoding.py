@@ -14,7 +14,12 @@ from paddler.messages.inference import (
 )
 
 # In the order of the token kinds of the link (content, reasoning, tool call, undeterminable).
-TOKEN_VARIANTS: Final = ("ContentToken", "ReasoningToken", "ToolCallToken", "UndeterminableToken")
+TOKEN_OPENINGS: Final = (
+    b'{"ContentToken":"',
+    b'{"ReasoningToken":"',
+    b'{"ToolCallToken":"',
+    b'{"UndeterminableToken":"',
+)
 
 # What stands after a token's text; closes what its prefix opened.
 TOKEN_SUFFIX: Final = b'"}}}}'
@@ -33,7 +38,7 @@ def envelope_prefix(generated_by: str | None, request_id: str) -> bytes:
 def token_prefixes(generated_by: str | None, request_id: str) -> tuple[bytes, ...]:
     """What stands before a token's text, for each kind of token."""
     prefix = envelope_prefix(generated_by, request_id)
-    return tuple(b'%b{"%b":"' % (prefix, variant.encode()) for variant in TOKEN_VARIANTS)
+    return tuple([prefix + opening for opening in TOKEN_OPENINGS])
 
 
 def error_message(failure: Failure, request_id: str) -> bytes:

@@ -33,5 +33,5 @@ class NdjsonOutlet(StreamingOutlet):
 
     def end(self, outcome: Outcome) -> None:
         """Write the last line."""
-        self._exchange.write(final_message(outcome, self._request_id) + b"\n")
+        self._exchange.write(final_message(outcome, self._request_id) + b"\n", more=True)
         self._exchange.finish()

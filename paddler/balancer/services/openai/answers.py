@@ -40,10 +40,11 @@ class EventStream:
         self.exchange = exchange
         self._places = places
 
-    def start(self) -> None:
-        """Send the status, once."""
+    def start(self, *, more: bool) -> None:
+        """Send the status, once; ``more``: a piece of the body follows at once."""
         if not self.exchange.is_started:
-            self.exchange.start(200, "text/event-stream", (("cache-control", "no-cache"),))
+            fields = (("cache-control", "no-cache"),)
+            self.exchange.start(200, "text/event-stream", fields, more=more)
 
     def tell(self, problem: Problem) -> None:
         """Send an error event."""
@@ -60,7 +61,7 @@ class EventStream:
 
     def end(self) -> None:
         """Say that nothing follows."""
-        self.exchange.write(sse.DONE)
+        self.exchange.write(sse.DONE, more=True)
         self.exchange.finish()
 
 

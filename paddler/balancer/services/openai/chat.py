@@ -144,6 +144,7 @@ async def _stream(
     head: AnswerHead,
 ) -> Response | None:
     stream = ChatStream(exchange, head, shows_reasoning=request.include_reasoning is not False)
+    choices = request.n or 1
 
     async def run(index: int) -> Outcome:
         with StreamedChoice(stream, index) as choice:
@@ -155,10 +156,11 @@ async def _stream(
                 route=ROUTE,
             )
             if isinstance(outcome, Completed):
-                choice.finish(outcome.finished)
+                # What follows the end of an only choice, follows at once.
+                choice.finish(outcome.finished, more=choices == 1)
             return outcome
 
-    outcome = await run_choices([partial(run, index) for index in range(request.n or 1)])
+    outcome = await run_choices([partial(run, index) for index in range(choices)])
     if not isinstance(outcome, list):
         return stream.fail(outcome)
     options = request.stream_options
@@ -192,7 +194,7 @@ class ChatStream(EventStream):
         """End well; ``usage`` if it was asked for."""
         if usage is not None:
             chunk = api.ChatChunk(**self._head, usage=usage_of(usage))
-            self.exchange.write(sse.encode_event(encode(chunk)))
+            self.exchange.write(sse.encode_event(encode(chunk)), more=True)
         self.end()
 
 
@@ -209,9 +211,9 @@ class StreamedChoice(StreamingOutlet):
 
     def open_sink(self, stream_id: int, agent: Agent, now: float) -> Sink:
         """Events around each piece of text."""
-        self._stream.start()
         if not self._is_opened:
             self._is_opened = True
+            self._stream.start(more=True)
             self._write(api.ChatDelta(role="assistant", content="", refusal=None))
         content, suffix = self._around_text(api.ChatDelta(content=MARK))
         reasoning, _ = self._around_text(api.ChatDelta(reasoning_content=MARK))
@@ -234,10 +236,10 @@ class StreamedChoice(StreamingOutlet):
                 if (problem := problem_in(payload)) is not None:
                     self._stream.tell(problem)
 
-    def finish(self, finished: Finished) -> None:
-        """Send how the choice ended."""
+    def finish(self, finished: Finished, *, more: bool) -> None:
+        """Send how the choice ended; ``more``: the end of the stream follows at once."""
         reason = finish_reason(finished, has_calls=bool(self._calls))
-        self._write(api.ChatDelta(), finish_reason=reason)
+        self._write(api.ChatDelta(), finish_reason=reason, more=more)
 
     def _write(
         self,
@@ -245,11 +247,13 @@ class StreamedChoice(StreamingOutlet):
         *,
         finish_reason: api.FinishReason | None = None,
         logprobs: api.Logprobs | None = None,
+        more: bool = False,
     ) -> None:
         self._stream.exchange.write(
             self._stream.encode_chunk(
                 self._index, delta, finish_reason=finish_reason, logprobs=logprobs
-            )
+            ),
+            more=more,
         )
 
     def _around_text(self, delta: api.ChatDelta) -> tuple[bytes, bytes]:

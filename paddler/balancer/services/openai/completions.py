@@ -178,7 +178,8 @@ async def _stream(
         with StreamedChoice(stream, index, plan.opening(index)) as choice:
             outcome = await dispatcher.run(job, choice, sampling, plan.delivery, route=ROUTE)
             if isinstance(outcome, Completed):
-                choice.finish(outcome.finished)
+                # What follows the end of an only choice, follows at once.
+                choice.finish(outcome.finished, more=len(plan.jobs) == 1)
             return outcome
 
     outcome = await run_choices([partial(run, index) for index in range(len(plan.jobs))])
@@ -214,7 +215,7 @@ class CompletionStream(EventStream):
         """End well; ``usage`` if it was asked for."""
         if usage is not None:
             last = api.Completion(**self._head, choices=[], usage=usage_of(usage))
-            self.exchange.write(sse.encode_event(encode(last)))
+            self.exchange.write(sse.encode_event(encode(last)), more=True)
         self.end()
 
 
@@ -231,7 +232,7 @@ class StreamedChoice(StreamingOutlet):
 
     def open_sink(self, stream_id: int, agent: Agent, now: float) -> Sink:
         """Events around each piece of text, whatever it is."""
-        self._stream.start()
+        self._stream.start(more=bool(self._opening))
         if self._opening:
             opening, self._opening = self._opening, ""
             self._stream.exchange.write(self._stream.encode_piece(self._index, opening))
@@ -247,10 +248,10 @@ class StreamedChoice(StreamingOutlet):
                 self._stream.encode_piece(self._index, scored.text, logprobs=logprobs)
             )
 
-    def finish(self, finished: Finished) -> None:
-        """Send how the choice ended."""
+    def finish(self, finished: Finished, *, more: bool) -> None:
+        """Send how the choice ended; ``more``: the end of the stream follows at once."""
         self._stream.exchange.write(
-            self._stream.encode_piece(self._index, "", reason=finish_reason(finished))
+            self._stream.encode_piece(self._index, "", reason=finish_reason(finished)), more=more
         )
 
 

@@ -302,7 +302,7 @@ class EventOutlet(StreamingOutlet):
                 self._write_piece(self._open_text(CONTENT_TAG), b"")
             self._close_item("incomplete" if is_cut else "completed")
             response = completed(self._snapshot, self._output, outcome.finished)
-            self._event(f"response.{response.status}", response=response)
+            self._event(f"response.{response.status}", more=True, response=response)
         self._exchange.finish()
         return None
 
@@ -356,11 +356,13 @@ class EventOutlet(StreamingOutlet):
     def _start(self) -> None:
         if self._exchange.is_started:
             return
-        self._exchange.start(200, "text/event-stream", (("cache-control", "no-cache"),))
-        self._event("response.created", response=self._snapshot)
+        fields = (("cache-control", "no-cache"),)
+        self._exchange.start(200, "text/event-stream", fields, more=True)
+        self._event("response.created", more=True, response=self._snapshot)
         self._event("response.in_progress", response=self._snapshot)
 
     def _open_item(self, tag: bytes, call: GatheredCall | None = None) -> OpenItem:
+        """Tell a new item. If it is text, a piece of it is to be written at once."""
         item = self._item = OpenItem(len(self._output), tag, call)
         place = {"output_index": item.index}
         if call is not None:
@@ -369,10 +371,11 @@ class EventOutlet(StreamingOutlet):
             added = api.ReasoningOutput(id=item.item_id, status="in_progress")
         else:
             added = api.MessageOutput(id=item.item_id, status="in_progress", content=())
-        self._event("response.output_item.added", **place, item=added)
+        self._event("response.output_item.added", more=call is None, **place, item=added)
         if tag == CONTENT_TAG:
             self._event(
                 "response.content_part.added",
+                more=True,
                 item_id=item.item_id,
                 **place,
                 content_index=0,
@@ -381,7 +384,7 @@ class EventOutlet(StreamingOutlet):
         return item
 
     def _close_item(self, status: api.ItemStatus) -> None:
-        """Tell the end of the item that is open, if there is one."""
+        """Tell the end of the open item, if there is one. Something is to be told at once then."""
         item, self._item = self._item, None
         if item is None:
             return
@@ -391,17 +394,25 @@ class EventOutlet(StreamingOutlet):
             whole = call_item(item.index, item.call, status)
             self._event(
                 "response.function_call_arguments.done",
+                more=True,
                 **place,
                 name=item.call.name,
                 arguments=item.call.arguments,
             )
         elif item.tag == REASONING_TAG:
             whole = reasoning_item(item.index, item.text)
-            self._event("response.reasoning_text.done", **place, content_index=0, text=item.text)
+            self._event(
+                "response.reasoning_text.done",
+                more=True,
+                **place,
+                content_index=0,
+                text=item.text,
+            )
         else:
             whole = message_item(item.index, item.text, status, item.scores)
             self._event(
                 "response.output_text.done",
+                more=True,
                 **place,
                 content_index=0,
                 text=item.text,
@@ -409,23 +420,24 @@ class EventOutlet(StreamingOutlet):
             )
             self._event(
                 "response.content_part.done",
+                more=True,
                 **place,
                 content_index=0,
                 part=text_part(item.text, item.scores),
             )
         self._output.append(whole)
-        self._event("response.output_item.done", output_index=item.index, item=whole)
+        self._event("response.output_item.done", more=True, output_index=item.index, item=whole)
 
     def _fail(self, problem: Problem) -> None:
         code: Any = "server_error" if problem.status >= 500 else "invalid_prompt"
         failed = msgspec.structs.replace(
             self._snapshot, status="failed", error=api.ResponseError(code, problem.message)
         )
-        self._event("response.failed", response=failed)
+        self._event("response.failed", more=True, response=failed)
 
-    def _event(self, kind: str, /, **fields: Any) -> None:
+    def _event(self, kind: str, /, *, more: bool = False, **fields: Any) -> None:
         data = {"type": kind, "sequence_number": self._next_number(), **fields}
-        self._exchange.write(sse.encode_event(encode(data), event=kind))
+        self._exchange.write(sse.encode_event(encode(data), event=kind), more=more)
 
     def _next_number(self) -> int:
         number = self._sequence
