@@ -399,6 +399,7 @@ class AgentLink:
         self._watch = self._loop.call_at(when, self._end_silent_streams) if due else None
 
     def _end_silent_streams(self) -> None:
+        self._watch_at = math.inf
         now = self._loop.time()
         for stream in list(self._streams.values()):
             if stream.silent_until <= now:

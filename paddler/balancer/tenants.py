@@ -58,7 +58,7 @@ class Tenants:
         return self._running[tenant]
 
 
-class _Request(contextlib.AbstractContextManager[None]):
+class _Request:
     """A request that is under way. Entered for each, so no generator stands behind it."""
 
     __slots__ = ("_limit", "_running", "_tenant", "_token")

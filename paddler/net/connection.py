@@ -21,6 +21,7 @@ from paddler._fastpath import FRAMING_CHUNKED, FRAMING_RAW
 from paddler.errors import ClientError, PaddlerError, RemoteProtocolError
 from paddler.net.cors import PREFLIGHT_FIELDS, Cors
 from paddler.net.flow import FlowControl
+from paddler.net.half_close import end_output
 from paddler.net.http import (
     Handler,
     Match,
@@ -164,8 +165,9 @@ class Exchange:
             fields += (("transfer-encoding", "chunked"),)
         else:
             self._connection.keep_alive = False  # only the connection's end ends the body
+        head = self._connection.encode_head(status, fields)
         self._is_started = True
-        self._send(self._connection.encode_head(status, fields), more=more)
+        self._send(head, more=more)
 
     def write(self, data: bytes, *, more: bool = False) -> None:
         """Send a piece of the body.
@@ -179,12 +181,16 @@ class Exchange:
         if not self._is_started or self._is_finished:
             raise RuntimeError("there is no stream to write to")
         self._connection.check_unsent()
-        if data:
-            self._send(encode_chunk(data) if self.framing == FRAMING_CHUNKED else data, more=more)
+        if data and self.framing == FRAMING_CHUNKED:
+            data = encode_chunk(data)
+        self._send(data, more=more)
 
     @property
     def write_raw(self) -> Callable[[bytes], None]:
-        """The transport's own write, for bytes that carry ``framing`` already."""
+        """The transport's own write, for bytes that carry ``framing`` already.
+
+        Not for between a piece that was written with ``more`` and what follows it.
+        """
         return self._transport.write
 
     def respond(self, response: Response) -> None:
@@ -506,7 +512,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._wait(_Waiting.FOR_HANDLER, math.inf)
         exchange = Exchange(self, self._transport, head, request)
         self._task = self._loop.create_task(self._run(exchange, self._handler))
-        self._task.add_done_callback(self._on_run)
+        self._task.add_done_callback(self._on_broken_run)
 
     # --- a response goes out ---
 
@@ -523,6 +529,14 @@ class HttpConnection(asyncio.BufferedProtocol):
             # requests and reads no answers shall not fill our memory.
             self._wait_for_reader()
             await self.flow.drain()
+        # From within the task: to be told of its end takes another turn of the loop.
+        task, self._task = self._task, None
+        if self._is_gone:
+            self._open.discard(self)
+        else:
+            self._after_response()
+        assert task is not None
+        task.remove_done_callback(self._on_broken_run)
 
     def _on_failure(self, exchange: Exchange, error: Exception) -> None:
         request = exchange.request
@@ -538,17 +552,16 @@ class HttpConnection(asyncio.BufferedProtocol):
         else:
             exchange.respond(response)
 
-    def _on_run(self, task: asyncio.Task[None]) -> None:
-        self._task = None
+    def _on_broken_run(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:
+            self._task = None
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("a response could not be made", exc_info=error)
         if self._is_gone:
             self._open.discard(self)
-        elif task.cancelled():
-            self._transport.abort()
-        elif (error := task.exception()) is not None:
-            _log.error("a response could not be made", exc_info=error)
-            self._transport.abort()
         else:
-            self._after_response()
+            self._transport.abort()
 
     def _after_response(self) -> None:
         if self._transport.is_closing():
@@ -599,7 +612,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         client might lose the response (RFC 9112 §9.6)."""
         self._wait(_Waiting.FOR_END, self._site.limits.linger_timeout_s)
         if not self._transport.is_closing():
-            self._transport.write_eof()
+            end_output(self._transport)
             self._resume_reading()
 
     # --- reading and time ---

@@ -17,6 +17,7 @@ import msgspec
 
 from paddler.errors import RemoteProtocolError
 from paddler.net.flow import FlowControl
+from paddler.net.half_close import end_output
 from paddler.net.read_buffer import READ_BUFFER
 from paddler.proto.events import Binary, BytesLike, Closed, Ping, Pong, Text, WebSocketEvent
 from paddler.proto.heartbeat import Heartbeat, Verdict
@@ -291,7 +292,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         # Closing with unread input would reset the connection and could take our close
         # frame along; so only our side ends now, and the timer cuts what is left.
         if not self._transport.is_closing():
-            self._transport.write_eof()
+            end_output(self._transport)
             self._cut_later()
 
     def _cut_later(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Self
 
@@ -25,9 +26,9 @@ class Answer(msgspec.Struct):
 
 
 @contextlib.asynccontextmanager
-async def serving(site: Site) -> AsyncIterator[Listener]:
+async def serving(site: Site, tls: ssl.SSLContext | None = None) -> AsyncIterator[Listener]:
     """Serves ``site`` on a free port; nothing is left of it afterwards."""
-    listener = await listen(site, "127.0.0.1", 0)
+    listener = await listen(site, "127.0.0.1", 0, tls)
     try:
         yield listener
     finally:
@@ -52,8 +53,8 @@ class Client:
         self._http: ClientConnection | None = None
 
     @classmethod
-    async def connect(cls, listener: Listener) -> Self:
-        return cls(*await asyncio.open_connection(listener.host, listener.port))
+    async def connect(cls, listener: Listener, tls: ssl.SSLContext | None = None) -> Self:
+        return cls(*await asyncio.open_connection(listener.host, listener.port, ssl=tls))
 
     async def __aenter__(self) -> Self:
         return self

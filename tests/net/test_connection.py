@@ -28,6 +28,16 @@ async def stream(exchange: Exchange) -> None:
     exchange.write(b"b\n")
 
 
+async def starts_badly(exchange: Exchange) -> None:
+    exchange.start(200, "text/plain", (("x-name", "two\r\nlines"),))
+
+
+async def holds_and_flushes(exchange: Exchange) -> None:
+    exchange.start(200, "text/plain", more=True)
+    exchange.write(b"")  # whatever is held goes out before the wait
+    await asyncio.sleep(3600)
+
+
 async def stream_in_two(exchange: Exchange) -> None:
     """Two pieces that go out with the head, and one that goes out with the end."""
     exchange.start(200, "text/plain", more=True)
@@ -464,6 +474,25 @@ def test_stream_to_http_1_0_ends_with_the_connection(run: Run) -> None:
             assert answer.body == b"a\nb\n"
             assert "transfer-encoding" not in answer.headers
             assert answer.headers.get("connection") == "close"
+
+    run(check())
+
+
+def test_a_head_that_cannot_be_sent_is_an_error_of_ours(run: Run) -> None:
+    async def check() -> None:
+        site = site_of(("GET", "/", starts_badly))
+        async with serving(site) as listener, await Client.connect(listener) as client:
+            assert (await client.ask(get("/"))).status == 500
+
+    run(check())
+
+
+def test_a_write_of_nothing_sends_what_is_held(run: Run) -> None:
+    async def check() -> None:
+        site = site_of(("GET", "/", holds_and_flushes))
+        async with serving(site) as listener, await Client.connect(listener) as client:
+            client.send(get("/"))
+            assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
     run(check())
 
