@@ -35,6 +35,9 @@ class StreamingOutlet:
 
     def __exit__(self, *_: object) -> None:
         self._flow.forget(self._on_flow)
+        # Both may refer back to this outlet, a cycle that only the seldom collection would find.
+        self._sink = None
+        del self._write_framed
 
     def on_overrun(self) -> None:
         """Cut the client off."""
