@@ -13,7 +13,9 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    load_certificate(context, tls)
+    with _explained(f"{tls.flag}-cert", f"{tls.cert} with the key {tls.key}"):
+        # Never asks at the terminal for the key's passphrase.
+        context.load_cert_chain(tls.cert, tls.key, password=_no_password)
     if tls.client_ca is not None:
         with _explained(f"{tls.flag}-client-ca", tls.client_ca):
             context.load_verify_locations(tls.client_ca)
@@ -21,16 +23,18 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
     return context
 
 
-def load_certificate(context: ssl.SSLContext, tls: ServerTls) -> None:
-    """Take certificate and key from their files, now and again: handshakes to come use them.
+def reload_context(context: ssl.SSLContext, tls: ServerTls) -> None:
+    """Read the files of a listener's context again: handshakes to come use them.
 
-    A pair that does not fit leaves the context as it was.
+    What cannot be used leaves the context as it was. A context made anew, as OpenSSL keeps one
+    certificate for each type of key: one of another type would only join the old one.
     """
-    trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with _explained(f"{tls.flag}-cert", f"{tls.cert} with the key {tls.key}"):
-        # Never asks at the terminal for the key's passphrase.
-        trial.load_cert_chain(tls.cert, tls.key, password=_no_password)
-        context.load_cert_chain(tls.cert, tls.key, password=_no_password)
+    fresh = server_context(tls)
+
+    def take(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = fresh
+
+    context.sni_callback = take  # called for each handshake, with a name or without
 
 
 def client_context(tls: ClientTls) -> ssl.SSLContext:

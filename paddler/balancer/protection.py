@@ -11,7 +11,7 @@ from paddler.balancer.services.access import KeyCheck
 from paddler.config import Access, Address, BalancerConfig, ServerTls
 from paddler.errors import ConfigError
 from paddler.keys import Keys
-from paddler.tls import load_certificate, server_context
+from paddler.tls import reload_context, server_context
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Protection:
     def reload(self) -> None:
         """Read all files again. What cannot be used is told, and what was there stays in force."""
         reloads = [keys.reload for keys in (self._api_keys, self._tokens) if keys is not None]
-        reloads += [partial(load_certificate, context, tls) for tls, context in self._tls.values()]
+        reloads += [partial(reload_context, context, tls) for tls, context in self._tls.values()]
         were_read = [_has_read(reload) for reload in reloads]
         if all(were_read):
             log.info("read keys and certificates again")

@@ -122,7 +122,12 @@ class _Opening(asyncio.BufferedProtocol):
         self._run(self._http.feed_eof)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        reason = exc or ConnectionResetError("the server closed the connection without an answer")
+        # uvloop's TLS sends no alert: whoever refuses a certificate just closes.
+        is_tls = self._url.startswith("wss:")
+        hint = "does it ask for a certificate?" if is_tls else "does it speak TLS?"
+        reason = exc or ConnectionResetError(
+            f"the server closed the connection without an answer; {hint}"
+        )
         self._fail(reason)
         if not self.opened.cancelled():
             self.opened.exception()  # whoever waited may be gone

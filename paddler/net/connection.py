@@ -34,6 +34,7 @@ from paddler.net.http import (
 )
 from paddler.net.open_connections import OpenConnections
 from paddler.net.read_buffer import READ_BUFFER
+from paddler.net.tls_server import close, forget, unsent_bytes, watch_end
 from paddler.net.websocket import (
     DEFAULT_SETTINGS,
     OpenHandler,
@@ -314,6 +315,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
+        watch_end(self._transport, self.eof_received)
         self._open.add(self)
         if self._open.is_stopping:  # accepted before, made known only now
             self._transport.abort()
@@ -360,6 +362,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """The transport is closed."""
         self._leave()
         self.flow.close()
+        forget(self._transport)
         if self._task is not None:
             self._task.cancel()
         else:
@@ -380,12 +383,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Cut a client that leaves too much unread."""
         if not self.flow.is_paused or self._transport.is_closing():
             return
-        unsent_bytes = self._transport.get_write_buffer_size()
+        unsent = unsent_bytes(self._transport)
         limit = self._site.limits.max_unsent_bytes
-        if unsent_bytes > limit:
-            _log.warning(
-                "cutting a client: it left %d bytes unread (limit %d)", unsent_bytes, limit
-            )
+        if unsent > limit:
+            _log.warning("cutting a client: it left %d bytes unread (limit %d)", unsent, limit)
             self._transport.abort()
 
     def encode_head(self, status: int, fields: Fields) -> bytes:
@@ -582,7 +583,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._http.waiting_bytes:
             self._linger()
         else:
-            self._transport.close()
+            close(self._transport)
             self._wait_for_reader()
 
     # --- a request is refused ---
@@ -646,7 +647,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                     self._wait(_Waiting.FOR_BODY, limits.body_progress_timeout_s)
 
     def _wait_for_reader(self) -> None:
-        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._unsent_bytes = unsent_bytes(self._transport)
         self._wait(_Waiting.FOR_READER, self._site.limits.body_progress_timeout_s)
 
     def _wait(self, waiting: _Waiting, timeout_s: float) -> None:
@@ -692,8 +693,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                     )
                 )
             case _Waiting.FOR_READER:
-                unsent_bytes = self._transport.get_write_buffer_size()
-                if unsent_bytes == self._unsent_bytes:
+                if unsent_bytes(self._transport) == self._unsent_bytes:
                     self._transport.abort()
                 else:
                     self._wait_for_reader()

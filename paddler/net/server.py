@@ -3,16 +3,19 @@
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
+from functools import partial
 from typing import Final
+
+import uvloop
 
 from paddler.descriptors import Descriptors
 from paddler.net.connection import HttpConnection
 from paddler.net.http import Site
 from paddler.net.open_connections import OpenConnections
+from paddler.net.tls_server import TLS_HANDSHAKE_TIMEOUT_S, TlsProtocol
 
 _log = logging.getLogger(__name__)
-
-TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0  # as a head's
 
 _BACKLOG: Final = 2_048
 
@@ -61,8 +64,15 @@ async def listen(
     ``descriptors``: connections that have no room there are refused.
     """
     connections = OpenConnections(descriptors)
+
+    def make() -> HttpConnection:
+        return HttpConnection(site, connections)
+
+    factory: Callable[[], asyncio.BaseProtocol] = make
+    if tls is not None and isinstance(asyncio.get_running_loop(), uvloop.Loop):
+        factory, tls = partial(TlsProtocol, make, tls), None
     server = await asyncio.get_running_loop().create_server(
-        lambda: HttpConnection(site, connections),
+        factory,
         host,
         port,
         backlog=_BACKLOG,

@@ -19,6 +19,7 @@ from paddler.errors import RemoteProtocolError
 from paddler.net.flow import FlowControl
 from paddler.net.half_close import end_output
 from paddler.net.read_buffer import READ_BUFFER
+from paddler.net.tls_server import forget, unsent_bytes, watch_end
 from paddler.proto.events import Binary, BytesLike, Closed, Ping, Pong, Text, WebSocketEvent
 from paddler.proto.heartbeat import Heartbeat, Verdict
 from paddler.proto.ws import DEFAULT_MAX_BYTES, WebSocket
@@ -181,6 +182,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         """Take over ``transport``, and what came behind the handshake."""
         self._transport = transport
         transport.set_protocol(self)
+        watch_end(transport, self.eof_received)
         try:
             self._handler = self._open_handler(self)
         except Exception:
@@ -201,7 +203,9 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         self._feed(READ_BUFFER[:nbytes])
 
     def eof_received(self) -> None:
-        """The peer is gone; it may not half-close. The transport closes itself."""
+        """The peer is gone; it may not half-close. The transport closes itself, or is cut."""
+        self._end(None, self._lost_reason)
+        self._cut_later()
 
     def pause_writing(self) -> None:
         """The peer does not keep up."""
@@ -219,6 +223,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self.flow.close()
+        forget(self._transport)
         if self._on_lost is not None:
             self._on_lost(self)
 
@@ -269,10 +274,10 @@ class WebSocketConnection(asyncio.BufferedProtocol):
             self._check_unsent()
 
     def _check_unsent(self) -> None:
-        unsent_bytes = self._transport.get_write_buffer_size()
-        if unsent_bytes > self._settings.max_unsent_bytes:
+        unsent = unsent_bytes(self._transport)
+        if unsent > self._settings.max_unsent_bytes:
             reason = (
-                f"{unsent_bytes} bytes are unsent (limit {self._settings.max_unsent_bytes}): "
+                f"{unsent} bytes are unsent (limit {self._settings.max_unsent_bytes}): "
                 "the peer does not read"
             )
             _log.warning("cutting a WebSocket: %s", reason)
