@@ -241,7 +241,7 @@ def test_a_request_that_cannot_be_sent_on_takes_no_slot() -> None:
     async def test(stage: Stage) -> None:
         Player(stage.pool, "a", 1)
         nested: dict[str, Any] = {}
-        for _ in range(5_000):
+        for _ in range(100_000):
             nested = {"a": nested}
         parameters = ToolParameters(type="object", properties=nested)
         request = ContinueFromConversationHistory(

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -6,6 +7,9 @@ from paddler.agent.worker.grammar import Gbnf, SchemaNotSupported, gbnf_of
 from paddler.agent.worker.grammar_sampler import GrammarSampler
 from paddler.messages.inference import GbnfGrammar, JsonSchemaGrammar
 from tests.agent.worker.accepting import Acceptor
+
+# What can be decoded and not walked through. Since Python 3.12 calls in C are counted apart.
+TOO_DEEP = 500 if sys.version_info < (3, 12) else 1_200
 
 
 def test_gbnf_is_taken_as_it_is() -> None:
@@ -42,7 +46,7 @@ def test_strings_of_a_schema_hold_no_raw_control_characters(byte_grammars: Accep
         ('{"$ref":"https://example.invalid/x"}', "remote"),
         ('{"type":"string","pattern":"("}', "pattern"),
         ('{"type":["string",7]}', "7"),
-        ('{"enum":[' + "[" * 500 + "]" * 500 + "]}", "nested too deeply"),
+        ('{"enum":[' + "[" * TOO_DEEP + "]" * TOO_DEEP + "]}", "nested too deeply"),
         ("[" * 100_000, "not valid JSON"),
     ],
     ids=lambda value: value[:40],
