@@ -513,7 +513,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._wait(_Waiting.FOR_HANDLER, math.inf)
         exchange = Exchange(self, self._transport, head, request)
         self._task = self._loop.create_task(self._run(exchange, self._handler))
-        self._task.add_done_callback(self._on_broken_run)
+        self._task.add_done_callback(self._on_run)
 
     # --- a response goes out ---
 
@@ -530,14 +530,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             # requests and reads no answers shall not fill our memory.
             self._wait_for_reader()
             await self.flow.drain()
-        # From within the task: to be told of its end takes another turn of the loop.
-        task, self._task = self._task, None
-        if self._is_gone:
-            self._open.discard(self)
-        else:
-            self._after_response()
-        assert task is not None
-        task.remove_done_callback(self._on_broken_run)
 
     def _on_failure(self, exchange: Exchange, error: Exception) -> None:
         request = exchange.request
@@ -553,16 +545,17 @@ class HttpConnection(asyncio.BufferedProtocol):
         else:
             exchange.respond(response)
 
-    def _on_broken_run(self, task: asyncio.Task[None]) -> None:
-        if self._task is task:
-            self._task = None
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            _log.error("a response could not be made", exc_info=error)
+    def _on_run(self, task: asyncio.Task[None]) -> None:
+        self._task = None
         if self._is_gone:
             self._open.discard(self)
-        else:
+        elif task.cancelled():
             self._transport.abort()
+        elif (error := task.exception()) is not None:
+            _log.error("a response could not be made", exc_info=error)
+            self._transport.abort()
+        else:
+            self._after_response()
 
     def _after_response(self) -> None:
         if self._transport.is_closing():
