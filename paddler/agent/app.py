@@ -29,6 +29,13 @@ from paddler.signals import StopSignals
 log = logging.getLogger(__name__)
 
 
+def agent_id() -> str:
+    """A fresh one that no command takes for a flag."""
+    while (drawn := new_id()).startswith("-"):
+        pass
+    return drawn
+
+
 def run(config: AgentConfig) -> int:
     """Run an agent until SIGTERM, SIGINT or SIGHUP; the process's exit code."""
     raise_limit()
@@ -87,7 +94,7 @@ class Agent:
         )
         self._link = Link(
             config.management,
-            new_id(),
+            agent_id(),
             config.name,
             lambda: self._board.status,
             self,

@@ -13,6 +13,7 @@ Targets are compared: asking again for what runs changes nothing.
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 from collections.abc import Callable
@@ -111,6 +112,7 @@ class Reconciler:
         self._resolver = Resolver(board, activity, self._take, draw=draw)
         self._target: Target | None = None
         self._loaded: Target | None = None
+        self._served: Target | None = None  # the last that was loaded once
         self._retry_at = 0.0
         self._is_frozen = False
         self._wake = asyncio.Event()
@@ -145,6 +147,8 @@ class Reconciler:
             )
             self._unload_timer = self._loop.call_later(KEEP_LOADED_S, self._resolver.want, state)
             return
+        if state != self._resolver.wanted:
+            self._give_up_failing()
         self._resolver.want(state)
 
     def freeze(self) -> None:
@@ -182,6 +186,16 @@ class Reconciler:
         target = self._target
         return target == self._loaded and (target is None or self._supervisor.is_running)
 
+    def _give_up_failing(self) -> None:
+        """Another state is wanted: try no more what never could be loaded, nor complain of it.
+
+        Until the files of that state are here, its issue would be taken for theirs.
+        """
+        if self._pace.failures and self._target not in (None, self._served):
+            self._board.change_issues("worker", ())
+            self._retry_at = math.inf
+            self._wake.set()
+
     def _take(self, target: Target | None) -> None:
         """The wanted state's files are here: run them, and try it at once."""
         if target != self._target:
@@ -207,7 +221,7 @@ class Reconciler:
             self._on_applied()
             return None
         if (wait_s := self._retry_at - self._loop.time()) > 0:
-            return wait_s
+            return wait_s if wait_s < math.inf else None
         if target is not None and not is_here(target):
             self._resolver.look_again()
             return None
@@ -274,7 +288,7 @@ class Reconciler:
         )
         self._pace.on_serving()
         self._on_ready_told(ready)
-        self._loaded = target
+        self._loaded = self._served = target
         if self._is_frozen:
             return
         self._activity.on_worker(Phase.SERVING)

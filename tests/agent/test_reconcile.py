@@ -337,6 +337,28 @@ def test_a_failed_load_keeps_its_issue_and_a_new_state_is_tried_at_once(
     on_bench(test)
 
 
+def test_what_never_loaded_is_given_up_while_the_new_files_are_not_there(
+    on_bench: OnBench, tmp_path: Path
+) -> None:
+    async def test(bench: Bench) -> None:
+        broken = AgentIssue(model_cannot_be_loaded=ModelPath(str(bench.model)))
+        bench.supervisor.script = [wire.LoadFailed((broken,), "no GGUF")] * 9
+        bench.want()
+        await bench.until(lambda: bench.status.issues == (broken,))
+        late = tmp_path / "late.gguf"
+        bench.want(late)
+        missing = AgentIssue(model_file_does_not_exist=ModelPath(str(late)))
+        await bench.until(lambda: bench.status.issues == (missing,))
+        loads = len(bench.supervisor.loads)
+        bench.supervisor.script = []
+        late.touch()
+        await bench.until_serving()
+        assert [load.model_path for load in bench.supervisor.loads[loads:]] == [str(late)]
+        assert bench.status.issues == ()
+
+    on_bench(test)
+
+
 def test_a_worker_that_dies_in_service_is_replaced_at_once(on_bench: OnBench) -> None:
     async def test(bench: Bench) -> None:
         bench.want()

@@ -37,9 +37,12 @@ _HUB_VARIANTS: Final = {
 
 # EFBIG: the file system, or a limit of the process, allows no larger file.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# ENOTDIR, EEXIST: a part of the directory's path is a file, so nothing can be written there.
 _NOT_WRITABLE: Final = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS),
+        # A part of the directory's path is a file, or cannot be made, so nothing can be there.
+        *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+    }
 )
 
 

@@ -54,6 +54,8 @@ def test_each_cause_is_an_issue_that_names_what_was_asked_for(cause: Cause) -> N
         (errno.EACCES, Cause.NOT_WRITABLE),
         (errno.EPERM, Cause.NOT_WRITABLE),
         (errno.EROFS, Cause.NOT_WRITABLE),
+        (errno.ENAMETOOLONG, Cause.NOT_WRITABLE),
+        (errno.ELOOP, Cause.NOT_WRITABLE),
         (errno.EIO, Cause.CORRUPTED),
         (errno.EISDIR, Cause.CORRUPTED),
     ],
