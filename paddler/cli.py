@@ -109,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     owns_process = argv is None
     if argv is None:
         argv = sys.argv[1:]
+        open_standard_streams()
         # Told to stop before a role listens to signals itself: no failure.
         exit_on_signals(lambda _: EXIT_OK)
     if sys.stdout is not None and isinstance(sys.stdout, io.TextIOWrapper):
@@ -154,6 +155,19 @@ def exit_on_signals(code_of: Callable[[int], int]) -> None:
     """End this process in its main thread, ``finally`` blocks and all, on a stop signal."""
     for number in stop_signals():
         signal.signal(number, lambda number, _: sys.exit(code_of(number)))
+
+
+def open_standard_streams() -> None:
+    """Have descriptors 0 to 2 lead somewhere, here and in children.
+
+    Launched without them (``<&-``) they would be given to sockets, which native code takes for
+    its standard error, and which libuv refuses to close.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number
 
 
 def give_up_output() -> None:

@@ -133,9 +133,12 @@ class FileDatabase:
             raise StateNotStored(f"cannot write {self._path}: {error.strerror}") from error
 
     def _take_over_mode(self, fd: int) -> None:
-        """Let nobody read the new file who could not read the old one."""
+        """Let nobody read the new file who could not read the old one, and its owner still do."""
         with contextlib.suppress(FileNotFoundError):
-            os.fchmod(fd, stat.S_IMODE(os.stat(self._path).st_mode))
+            old = os.stat(self._path)
+            os.fchmod(fd, stat.S_IMODE(old.st_mode))
+            with contextlib.suppress(OSError):  # only root may
+                os.fchown(fd, old.st_uid, old.st_gid)
 
     def close(self) -> None:
         """Release the lock; the lock file stays, so that nobody locks a deleted one."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from paddler.config import Address, Dialling, join_address, split_address
+from paddler.config import Address, Dialling, split_address
 from paddler.errors import StartError
 from paddler.keys import read_key
 from paddler.text import printable
@@ -47,7 +47,7 @@ class Client:
         if dialling.key_file is not None:
             key = read_key(dialling.key_file, flag=dialling.key_flag)
             self._headers["authorization"] = f"Bearer {key}"
-        self._where = join_address(address.host, address.port)
+        self._where = address.text
 
     def get(self, path: str) -> Any:
         """The JSON document at ``path``."""
@@ -153,11 +153,10 @@ class Client:
                 ) from error
 
     def _connection(self) -> http.client.HTTPConnection:
-        address = self._address
+        # By its name: it may have several addresses, and a certificate is of a name mostly.
+        host, port = split_address(self._address.text)
         if self._tls is None:
-            return http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
-        # By its name: a certificate is of a name more often than of an address.
-        host, port = split_address(address.text)
+            return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
         return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=self._tls)
 
     def _refusal(self, response: http.client.HTTPResponse) -> StartError:

@@ -22,7 +22,8 @@ ADVICE: Final = {
     "HuggingFaceModelDoesNotExist": "check repository, file and revision",
     "HuggingFacePermissions": "set HF_TOKEN on the agent to a token that may read it",
     "ModelCacheIsCorrupted": "the cached file was damaged: it is downloaded anew",
-    "ModelCannotBeLoaded": "see the agent's log: the file may be damaged, or of an unknown kind",
+    "ModelCannotBeLoaded": "see the agent's log: the file may be damaged, of an unknown "
+    "kind, or not readable, or memory too small",
     "ModelDoesNotExistAtUrl": "check the address",
     "ModelFileDoesNotExist": "put the file there on the agent's machine, or correct the path",
     "MultimodalProjectionCannotBeLoaded": "check that the projection fits the model",

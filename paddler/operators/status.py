@@ -26,7 +26,8 @@ PIPED_WIDTH: Final = 1000
 def show_status(management: Client, *, as_json: bool, watch: bool) -> int:
     """Print the state of the fleet; the process's exit code."""
     console = Output()
-    if watch and console.is_terminal and not as_json:
+    # On a terminal that cannot move its cursor, one table after the other.
+    if watch and console.is_terminal and not console.is_dumb_terminal and not as_json:
         with Live(console=console, auto_refresh=False, screen=True) as live:
             for now in watch_fleet(management):
                 shown = (

@@ -188,9 +188,12 @@ def test_who_could_not_read_the_old_file_cannot_read_the_new_one(path: Path) -> 
     database = FileDatabase(str(path))
     database.save(DEFAULT_DESIRED_STATE)
     path.chmod(0o640)
+    owner = 12_345 if os.geteuid() == 0 else os.geteuid()  # only root may give files away
+    os.chown(path, owner, -1)
     database.save(STATE)
     database.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert path.stat().st_uid == owner
 
 
 def test_a_folder_that_knows_no_locks_is_told_from_another_balancer(

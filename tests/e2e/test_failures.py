@@ -2,6 +2,9 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from tests.e2e.fleet import (
     Process,
     ask,
     error_of,
+    free_ports,
     is_alive,
     raw_prompt,
     tokens_of,
@@ -290,3 +294,28 @@ def test_a_prompt_of_many_megabytes_costs_its_sender_an_error_and_nobody_else_an
     (message,) = ask(fleet.inference, raw_prompt("<|im_start|> word " * 1_200_000, 3))
     assert "evicted" in message["Response"]["response"]["GeneratedToken"]["SamplerError"]
     assert "Done" in running.rest()[-1]["Response"]["response"]["GeneratedToken"]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_balancer_without_standard_streams_starts_and_stops(closed: str) -> None:
+    management, inference = free_ports(2)
+    words = ("-m", "paddler", "balancer", "--management-addr", f"127.0.0.1:{management}")
+    program = [sys.executable, *words, "--inference-addr", f"127.0.0.1:{inference}"]
+    balancer = subprocess.Popen(["sh", "-c", f'exec "$@" {closed}', "sh", *program])
+    try:
+        wait_until(lambda: can_connect(management), "the balancer listens")
+        used = {os.readlink(f"/proc/{balancer.pid}/fd/{number}") for number in range(3)}
+        assert not [name for name in used if name.startswith(("anon_inode:", "socket:"))]
+        balancer.terminate()
+        assert balancer.wait(timeout=10) == 0
+    finally:
+        balancer.kill()
+        balancer.wait()
+
+
+def can_connect(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

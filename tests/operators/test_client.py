@@ -27,6 +27,9 @@ def ask(
     *,
     leaves_open: bool = False,
     reads_body: bool = True,
+    address_of: Callable[[int], Address] = lambda port: Address(
+        f"127.0.0.1:{port}", "127.0.0.1", port
+    ),
 ) -> Any:
     """What ``act`` gets of a server that says ``answer`` and closes its connection, or not."""
 
@@ -43,8 +46,7 @@ def ask(
     async def run() -> Any:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         async with server, asyncio.timeout(20):
-            host, port = server.sockets[0].getsockname()
-            address = Address(text="balancer", host=host, port=port)
+            address = address_of(server.sockets[0].getsockname()[1])
             return await asyncio.to_thread(act, Client(address, flag="--management-addr"))
 
     return asyncio.run(run())
@@ -133,3 +135,9 @@ def test_a_body_that_is_refused_before_it_was_read_is_told_why() -> None:
     body = "x" * 20_000_000
     with pytest.raises(StartError, match="the balancer answered 413: too large"):
         ask(refusal, lambda a_client: a_client.put("/x", body), reads_body=False)
+
+
+def test_a_name_is_dialled_at_each_of_its_addresses() -> None:
+    """``localhost`` has two, of which a balancer may have the second alone."""
+    answer = OK + b"content-length: 2\r\n\r\n{}"
+    assert ask(answer, get, address_of=lambda port: Address(f"localhost:{port}", "::1", port)) == {}
