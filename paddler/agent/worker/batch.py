@@ -10,8 +10,9 @@ A sequence is in one of two phases. ``PREFILL``: part of its prompt is not decod
 
 Answers that run wait for the prompts of a batch, which are few therefore. The more prompts
 wait for each of them, the more the batch holds: more people wait for it than because of it,
-and in a larger batch a token costs less. Where the batch is too small for all, who was served
-longest ago goes first.
+and in a larger batch a token costs less. For the same reason it holds a whole tile of rows
+where a prompt is long: most of a tile would take longer than all of it. Where the batch is
+too small for all, who was served longest ago goes first.
 
 A repeatable prompt that has a batch for itself is cut where it was cut the last time, however
 fast the machine was meanwhile: with a cache of floats, flash attention on a CPU sums 64 rows
@@ -39,6 +40,10 @@ FIRST_PREFILL_TOKENS: Final = 64
 FAIR_PART: Final = 4
 # Rows of a batch from which on ggml's flash attention works in tiles of as many (GGML_FA_TILE_Q).
 TILE_TOKENS: Final = 64
+# A row by itself is compared to the cells before it one by one, and in a tile with others: from
+# so many cells on that matters (SmolLM2-135M on two slow cores, 16, 63 and 64 rows: behind 256
+# cells 150, 588 and 479 ms, behind 1,500 cells 351, 1,376 and 728 ms).
+TILES_FROM_CELLS: Final = 256
 
 
 class Phase(Enum):
@@ -230,7 +235,8 @@ def plan_step(
     budget = min(n_batch - len(decoding), max_prefill_alone)
     if decoding:
         prompts_per_answer = max(1.0, len(prefilling) / len(decoding))
-        budget = min(budget, int(max_prefill_beside_decode * prompts_per_answer))
+        beside = int(max_prefill_beside_decode * prompts_per_answer)
+        budget = min(budget, max(beside, _rest_of_tile(prefilling, len(decoding), most=budget)))
 
     chunks = [Chunk(sequence, 1) for sequence in decoding]
     prefilling = prefilling[:budget]
@@ -240,6 +246,13 @@ def plan_step(
         shares = shares_of([sequence.ready for sequence in prefilling], budget)
     chunks += [Chunk(sequence, share) for sequence, share in zip(prefilling, shares, strict=True)]
     return chunks
+
+
+def _rest_of_tile(prefilling: Iterable[BatchSequence], answers: int, *, most: int) -> int:
+    """How many prompt tokens fill a tile, if a prompt is long and all ``most`` allow it; else 0."""
+    rest = TILE_TOKENS - answers
+    long = [sequence for sequence in prefilling if sequence.decoded >= TILES_FROM_CELLS]
+    return rest if rest <= min(most, sum(sequence.ready for sequence in long)) else 0
 
 
 def repeatable_share(wanted: int, budget: int, *, n_batch: int) -> int:

@@ -157,6 +157,28 @@ def test_prompts_that_outnumber_answers_may_let_them_wait_longer() -> None:
     assert beside(3, 1) == 50
 
 
+@pytest.mark.parametrize(
+    ("decoded", "ready", "answers", "limits", "expected"),
+    [
+        pytest.param(256, 200, 3, {}, 61, id="the rest of a tile"),
+        pytest.param(255, 200, 3, {}, 20, id="not behind few cells"),
+        pytest.param(256, 60, 3, {}, 20, id="not if there are too few tokens"),
+        pytest.param(256, 61, 3, {}, 61, id="if there are just enough"),
+        pytest.param(256, 200, 3, {"alone": 60}, 20, id="not on a machine so slow"),
+        pytest.param(256, 200, 3, {"n_batch": 63}, 20, id="not if the batch is smaller"),
+        pytest.param(256, 200, 64, {}, 20, id="answers fill one"),
+        pytest.param(256, 200, 3, {"beside": 90}, 90, id="not less than without"),
+    ],
+)
+def test_a_long_prompt_beside_answers_fills_a_tile(
+    decoded: int, ready: int, answers: int, limits: dict[str, int], expected: int
+) -> None:
+    sequences = [decoding(slot) for slot in range(answers)]
+    long = BatchSequence(answers, [0] * (decoded + ready), cached=decoded)
+    chunks = planned([*sequences, long], **({"beside": 20, "n_batch": 512, "alone": 256} | limits))
+    assert chunks[answers:] == [(answers, expected)]
+
+
 def test_sequence_prefills_until_its_prompt_is_decoded() -> None:
     sequence = BatchSequence(0, [1, 2, 3, 4, 5], cached=2)
     assert (sequence.phase, sequence.pending) == (Phase.PREFILL, 3)
