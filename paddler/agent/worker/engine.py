@@ -138,6 +138,14 @@ class Engine(Protocol):
         """
         ...
 
+    def swap_out(self, slot: int) -> bool:
+        """Move a slot's cells out of the KV cache into the memory of the host.
+
+        :meth:`keep` and :meth:`share` bring them back, if there is room by then. ``False``:
+        they stay where they are.
+        """
+        ...
+
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
         """Prepare sampling for a new request in this slot; :class:`GrammarRefused`."""
         ...
@@ -197,6 +205,7 @@ class ScriptedEngine:
         self.open_prompts = 0  # with images
         self._encoded: RgbImage | None = None
         self._cells: list[list[int]] = [[] for _ in range(slots)]  # their numbers, by slot
+        self._swapped: dict[int, int] = {}  # cells in the memory of the host, by slot
         self._made_cells = 0
         self._positions = [0] * slots
         self._answers = {
@@ -241,17 +250,35 @@ class ScriptedEngine:
 
     def keep(self, slot: int, length: int) -> bool:
         """Shorten the count of cells."""
+        swapped = self._swapped.pop(slot, 0)
+        if length:
+            self._bring_back(swapped, slot)
         is_part = 0 < length < len(self._cells[slot])
-        kept = 0 if is_part and not self.keeps_parts else length
+        kept = 0 if is_part and not self.keeps_parts else min(length, len(self._cells[slot]))
         del self._cells[slot][kept:]
         self._positions[slot] = min(self._positions[slot], kept)
         return kept == length
 
     def share(self, source: int, slot: int, length: int) -> bool:
         """Have the same cells in both."""
+        if source in self._swapped:
+            cells = self._swapped[source]
+            self.keep(slot, 0)
+            self._bring_back(cells, slot)
+            return self.keep(slot, length)
+        self._swapped.pop(slot, None)
         self._cells[slot] = self._cells[source][:length] if self.keeps_parts else []
         self._positions[slot] = len(self._cells[slot])
         return len(self._cells[slot]) == length
+
+    def swap_out(self, slot: int) -> bool:
+        """Remember how many cells there were."""
+        if not self.keeps_parts:
+            return False
+        self._swapped[slot] = len(self._cells[slot])
+        self._cells[slot] = []
+        self._positions[slot] = 0
+        return True
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
         """Start the script of this prompt. Only the grammar ``broken`` is refused."""
@@ -327,6 +354,11 @@ class ScriptedEngine:
     @property
     def _used_cells(self) -> int:
         return len(set().union(*self._cells))
+
+    def _bring_back(self, cells: int, slot: int) -> None:
+        if self._used_cells + cells <= self.context_size:
+            self._use_cells(slot, cells)
+            self._positions[slot] += cells
 
     def _use_cells(self, slot: int, count: int) -> None:
         self._cells[slot] += range(self._made_cells, self._made_cells + count)

@@ -31,6 +31,7 @@ from paddler.agent.worker.images import RgbImage
 from paddler.agent.worker.logprobs import TokenLogprobs, token_logprobs
 from paddler.agent.worker.long_text import PART_CHARS, tokenize_in_parts
 from paddler.agent.worker.sampling import DrawingDesk, Logits, Sampler, plan_of, resolve
+from paddler.agent.worker.swapped_cells import SwappedCells
 from paddler.agent.worker.vision import Projector
 from paddler.messages.link import Sampling
 from paddler.messages.state import U32_MAX, InferenceParameters, PoolingType
@@ -310,6 +311,7 @@ class LlamaEngine:
         self._top_logprobs: dict[int, int] = {}  # of slots that asked for some
         self._drawn: dict[int, int] = {}
         self._output_index: dict[int, int] = {}
+        self._swapped: dict[int, SwappedCells] = {}  # by slot
         self._context: Any = None
 
         most = llama_cpp.llama_max_parallel_sequences()
@@ -380,6 +382,9 @@ class LlamaEngine:
 
     def keep(self, slot: int, length: int) -> bool:
         """Drop a slot's cells but the first ``length``; ``False``: it had to be all of them."""
+        swapped = self._swapped.pop(slot, None)
+        if swapped is not None and length and not swapped.bring_back(self._context, slot):
+            return False
         if self._has_window(slot, length) and llama_cpp.llama_memory_seq_rm(
             self._memory, slot, length, -1
         ):
@@ -389,10 +394,24 @@ class LlamaEngine:
 
     def share(self, source: int, slot: int, length: int) -> bool:
         """Let a slot have the first cells of another; nothing is copied but who they are of."""
-        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self.keep(slot, 0)
+        swapped = self._swapped.get(source)
+        if swapped is not None:
+            return swapped.bring_back(self._context, slot) and self.keep(slot, length)
         if not self.keeps_parts or not self._has_window(source, length):
             return False
         llama_cpp.llama_memory_seq_cp(self._memory, source, slot, 0, length)
+        return True
+
+    def swap_out(self, slot: int) -> bool:
+        """See :class:`Engine`. Cells that are shared are copied, and stay for the others."""
+        if not self.keeps_parts:
+            return False
+        swapped = SwappedCells.of(self._context, slot)
+        if swapped is None:
+            return False
+        self._swapped[slot] = swapped
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return True
 
     def _has_window(self, slot: int, length: int) -> bool:
@@ -484,6 +503,7 @@ class LlamaEngine:
         """Free the samplers and the context."""
         for slot in list(self._samplers):
             self.release(slot)
+        self._swapped.clear()
         context, self._context = self._context, None
         if context:
             llama_cpp.llama_free(context)

@@ -3,9 +3,13 @@
 A slot keeps its cells after a request. A prompt that begins with the same tokens (the
 next turn of a conversation, a shared system prompt) is decoded from where they differ: in
 the slot that holds them, or in another with which that one shares its cells.
+
+What free slots hold need not be in the KV cache all the time: a stream that runs alone is
+faster without it, and it is quicker swapped out to the memory of the host and in again than
+computed anew.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 # What a slot holds beyond the shared part is another conversation if it is as long as this,
@@ -30,14 +34,17 @@ class Taken(NamedTuple):
 class PrefixCache:
     """Tokens held by the free slots; a slot in use is its request's own business."""
 
-    __slots__ = ("_free", "_keeps_parts")
+    __slots__ = ("_free", "_keeps_parts", "_most_swapped", "_swapped")
 
-    def __init__(self, slots: int, *, keeps_parts: bool = True) -> None:
+    def __init__(self, slots: int, *, keeps_parts: bool = True, most_swapped: int = 0) -> None:
         """``keeps_parts``: whether cells can be dropped from a slot's end, and shared.
 
         Recurrent models cannot: a prompt can use all that a slot holds, or nothing.
+        ``most_swapped``: how many tokens all slots together may have swapped out.
         """
         self._keeps_parts = keeps_parts
+        self._most_swapped = most_swapped
+        self._swapped: set[int] = set()
         # Ordered: the slot that has been free longest comes first.
         self._free: dict[int, list[int]] = {slot: [] for slot in range(slots)}
 
@@ -74,6 +81,7 @@ class PrefixCache:
         else:
             slot = spare if self._keeps_parts else source
         del self._free[slot]
+        self._swapped.discard(slot)
         return Taken(slot, shared, source)
 
     def find(
@@ -101,13 +109,32 @@ class PrefixCache:
     def forget_oldest(self) -> int | None:
         """Forget the free slot unused for longest; its cells are the caller's to drop.
 
-        ``None``: no free slot holds anything.
+        ``None``: no free slot has any in the KV cache.
         """
         for slot, held in self._free.items():
-            if held:
+            if held and slot not in self._swapped:
                 self._free[slot] = []
                 return slot
         return None
+
+    def swap(self, move: Callable[[int], bool], *, least: int) -> bool:
+        """Have the free slot that holds most in the KV cache, if ``least`` tokens, swapped out.
+
+        ``move`` does it, if it can. ``False``: nothing was swapped.
+        """
+        most = self._most_swapped - sum(len(self._free[slot]) for slot in self._swapped)
+        sizes = {
+            slot: len(held)
+            for slot, held in self._free.items()
+            if slot not in self._swapped and least <= len(held) <= most
+        }
+        if not sizes:
+            return False
+        slot = max(sizes, key=sizes.__getitem__)
+        if not move(slot):
+            return False
+        self._swapped.add(slot)
+        return True
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int], *, limit: int) -> int:

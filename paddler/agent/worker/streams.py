@@ -68,6 +68,9 @@ EVICTED: Final = "Request evicted due to KV cache pressure"
 # One failed batch may be its requests' fault; this many in a row are the engine's.
 MAX_FAILED_STEPS: Final = 3
 
+# A stream that runs alone is not slowed by fewer cells of others than these.
+LEAST_SWAPPED: Final = 256
+
 _ROW_STATES: Final = {Phase.PREFILL: SlotState.PREFILL, Phase.DECODE: SlotState.DECODE}
 
 
@@ -106,7 +109,9 @@ class Streams:
         self._table = table
         self._agent_label = agent_label
         self._clock = clock
-        self._cache = PrefixCache(table.slots, keeps_parts=engine.keeps_parts)
+        self._cache = PrefixCache(
+            table.slots, keeps_parts=engine.keeps_parts, most_swapped=engine.context_size
+        )
         self._pace = PrefillPace(
             most_beside_decode=engine.max_prefill_beside_decode, most_alone=engine.n_batch
         )
@@ -162,6 +167,8 @@ class Streams:
         """
         self._steps += 1
         self._end_following()
+        if len(self._running) == 1:
+            self._swap_out(least=LEAST_SWAPPED)
         self._decode_image()
         chunks = self._decode()
         sampling = [self._running[chunk.sequence.slot] for chunk in chunks if chunk.is_last]
@@ -273,7 +280,7 @@ class Streams:
         # text again, the first time, too.
         is_seeded = command.sampling.seed is not None
         if is_seeded and not self._running:
-            self._forget_all()
+            self._empty_cache()
         slot, shared, source = self._cache.take(
             tokenized.tokens, running=self._held(), afresh=is_seeded
         )
@@ -491,13 +498,16 @@ class Streams:
         self._engine.keep(slot, 0)
         return True
 
-    def _forget_all(self) -> None:
-        while self._forget_oldest():
+    def _swap_out(self, *, least: int = 1) -> bool:
+        return self._cache.swap(self._engine.swap_out, least=least)
+
+    def _empty_cache(self) -> None:
+        while self._swap_out() or self._forget_oldest():
             pass
 
     def _make_room(self) -> None:
-        """Drop the cells of the slot unused for longest, else end the longest sequence."""
-        if self._forget_oldest():
+        """Swap out what a free slot holds or drop it, else end the longest sequence."""
+        if self._swap_out() or self._forget_oldest():
             return
         longest = max(
             self._running.values(),

@@ -260,6 +260,57 @@ def test_shared_prefix_says_the_same_as_a_fresh_prompt_and_is_the_others_still(
     assert other.tokens[len(text) :][:8] == expected
 
 
+@pytest.mark.parametrize("slot", [1, 2], ids=["its own", "another"])
+def test_swapped_out_prefix_says_the_same_as_a_fresh_prompt(engine: LlamaEngine, slot: int) -> None:
+    prompt = engine.tokenize("a common beginning, then this", limit=10**6)
+    fresh = generate(engine, 0, prompt, GREEDY)
+    text = "a common beginning, then something else"
+    decode_all(engine, BatchSequence(1, engine.tokenize(text, limit=10**6)))
+    assert engine.swap_out(1)
+    between = BatchSequence(0, [BOS] * 256)  # all cells are free
+    assert decode_all(engine, between) == [DecodeOutcome.DECODED]
+    engine.keep(0, 0)
+    shared = len(engine.tokenize("a common beginning, then ", limit=10**6))
+    assert engine.keep(1, shared) if slot == 1 else engine.share(1, slot, shared)
+    sequence = BatchSequence(slot, list(prompt), cached=shared)
+    engine.open(slot, prompt, GREEDY, None)
+    for _ in range(8):
+        decode_all(engine, sequence)
+        sequence.append(*engine.sample([slot]))
+    assert sequence.tokens[len(prompt) :] == fresh
+
+
+def test_what_is_swapped_out_is_for_all_until_its_slot_is_used(engine: LlamaEngine) -> None:
+    decode_all(engine, BatchSequence(0, [BOS] * 50))
+    assert engine.swap_out(0)
+    assert engine.share(0, 1, 20)
+    assert engine.share(0, 2, 50)
+    assert engine.keep(0, 30)
+    for slot, held in ((0, 30), (1, 20), (2, 50)):
+        assert decode_all(engine, BatchSequence(slot, [BOS] * 60, cached=held)) == [
+            DecodeOutcome.DECODED
+        ]
+
+
+def test_what_is_swapped_out_stays_so_where_there_is_no_room(engine: LlamaEngine) -> None:
+    decode_all(engine, BatchSequence(0, [BOS] * 200))
+    assert engine.swap_out(0)
+    assert decode_all(engine, BatchSequence(1, [BOS] * 100)) == [DecodeOutcome.DECODED]
+    assert not engine.share(0, 2, 200)
+    assert not engine.keep(0, 200)
+    for slot in (0, 2):
+        assert decode_all(engine, BatchSequence(slot, [BOS] * 20)) == [DecodeOutcome.DECODED]
+
+
+def test_a_slot_that_is_used_forgets_what_it_had_swapped_out(engine: LlamaEngine) -> None:
+    for slot in (0, 1):
+        decode_all(engine, BatchSequence(slot, [BOS] * 50))
+    assert engine.swap_out(0)
+    assert engine.share(1, 0, 30)
+    assert engine.keep(0, 20)
+    assert decode_all(engine, BatchSequence(0, [BOS] * 25, cached=20)) == [DecodeOutcome.DECODED]
+
+
 def test_shared_cells_are_free_when_nobody_has_them_any_more(engine: LlamaEngine) -> None:
     common = [BOS] * 150
     decode_all(engine, BatchSequence(0, list(common)))

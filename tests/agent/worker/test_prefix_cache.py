@@ -21,8 +21,8 @@ def test_common_prefix_ends_where_tokens_differ(
     assert common_prefix(left, right, limit=limit) == length
 
 
-def cache_holding(*held: list[int]) -> PrefixCache:
-    cache = PrefixCache(len(held))
+def cache_holding(*held: list[int], most_swapped: int = 0) -> PrefixCache:
+    cache = PrefixCache(len(held), most_swapped=most_swapped)
     for _ in held:
         cache.take([0])
     for slot, tokens in enumerate(held):
@@ -128,3 +128,48 @@ def test_part_of_a_slot_counts_for_nothing_where_none_can_be_kept(
     for slot, held in enumerate([[1, 2], [1, 2, 3, 4], []]):
         cache.give_back(slot, held)
     assert cache.take(prompt) == taken
+
+
+def swap_all(cache: PrefixCache, *, least: int = 1) -> list[int]:
+    """Swap out as much as can be; the slots."""
+    swapped: list[int] = []
+
+    def move(slot: int) -> bool:
+        swapped.append(slot)
+        return True
+
+    while cache.swap(move, least=least):
+        pass
+    return swapped
+
+
+def test_the_longest_is_swapped_out_first_and_short_ones_are_not() -> None:
+    assert swap_all(cache_holding([1] * 3, [1] * 9, [1], [], most_swapped=99), least=2) == [1, 0]
+
+
+def test_no_more_is_swapped_out_than_there_may_be() -> None:
+    cache = cache_holding([1] * 6, [2] * 5, [3] * 4, most_swapped=10)
+    assert swap_all(cache) == [0, 2]
+    cache.take([1, 1, 9])  # brings the first in again
+    assert swap_all(cache) == [1]
+
+
+def test_what_could_not_be_moved_counts_as_it_did() -> None:
+    cache = cache_holding([1] * 6, most_swapped=10)
+    assert not cache.swap(lambda _: False, least=1)
+    assert swap_all(cache) == [0]
+
+
+def test_what_is_swapped_out_is_found_and_takes_no_room() -> None:
+    cache = cache_holding([1, 2, 3], [4], most_swapped=10)
+    assert swap_all(cache, least=2) == [0]
+    assert cache.forget_oldest() == 1
+    assert cache.forget_oldest() is None
+    assert cache.take([1, 2, 3, 4]) == Taken(0, 3, 0)
+
+
+def test_a_slot_that_comes_back_can_be_swapped_out_again() -> None:
+    cache = cache_holding([1, 2, 3], most_swapped=3)
+    for _ in range(2):
+        assert swap_all(cache) == [0]
+        cache.give_back(cache.take([1, 2, 3]).slot, [1, 2, 3])

@@ -369,6 +369,61 @@ def test_cells_of_idle_slots_go_before_any_stream(harness: Harness) -> None:
     assert harness.engine.cells == [0, 24, 33]
 
 
+LONG = "so long a story that others are better without it. " * 6  # 306 tokens
+
+
+@engine(context_size=2000, n_batch=512, answers={LONG: b"told"})
+def test_a_stream_that_runs_alone_has_the_cache_for_itself(harness: Harness) -> None:
+    harness.start(1, LONG)
+    harness.finish()
+    assert harness.engine.cells == [310, 0, 0, 0]
+    harness.start(2, "short")
+    harness.finish()
+    assert harness.engine.cells[0] == 0
+    harness.start(3, LONG + "told and", max_tokens=400)  # brought in again
+    harness.finish()
+    assert harness.answer(3).usage.cached_prompt_tokens == 310
+    assert harness.answer(3).text == LONG + "told and"
+
+
+@engine(context_size=2000, n_batch=512, answers={LONG: b"told"})
+def test_another_slot_can_share_what_is_swapped_out(harness: Harness) -> None:
+    harness.start(1, LONG)
+    harness.finish()
+    harness.start(2, "short")
+    harness.finish()
+    harness.start(3, LONG[:200] + "cut short")  # the first conversation stays what it is
+    harness.finish()
+    assert harness.answer(3).usage.cached_prompt_tokens == 200
+    harness.start(4, LONG + "told and")
+    harness.finish()
+    assert harness.answer(4).usage.cached_prompt_tokens == 310
+
+
+@engine(context_size=2000, n_batch=512, answers={LONG: b"told"})
+def test_streams_side_by_side_leave_the_cells_of_others(harness: Harness) -> None:
+    harness.start(1, LONG)
+    harness.finish()
+    harness.start(2, "short")
+    harness.start(3, "brief")
+    harness.finish()
+    assert harness.engine.cells[0] == 310
+
+
+@engine(context_size=400, n_batch=512, slots=3, answers={LONG: b"told"})
+def test_what_finds_no_room_any_more_is_decoded_anew(harness: Harness) -> None:
+    harness.start(1, LONG)
+    harness.finish()
+    harness.start(2, "a" * 100, max_tokens=2)
+    harness.step()
+    harness.step()
+    assert harness.engine.cells == [0, 100, 0]
+    harness.start(3, LONG)
+    harness.finish()
+    assert harness.answer(3).usage.cached_prompt_tokens == 0
+    assert harness.answer(3).text == "told"
+
+
 def test_next_turn_prefills_only_what_is_new(harness: Harness) -> None:
     harness.start(1, "turn one", max_tokens=3)
     harness.finish()
