@@ -11,8 +11,9 @@ A sequence is in one of two phases. ``PREFILL``: part of its prompt is not decod
 Answers that run wait for the prompts of a batch, which are few therefore. The more prompts
 wait for each of them, the more the batch holds: more people wait for it than because of it,
 and in a larger batch a token costs less. For the same reason it holds a whole tile of rows
-where a prompt is long: most of a tile would take longer than all of it. Where the batch is
-too small for all, who was served longest ago goes first.
+where a prompt is long: most of a tile would take longer than all of it. So would a tile of
+many prompts, each row of which is compared to the cells of all: it goes to one of them, in
+turn. Where the batch is too small for all, who was served longest ago goes first.
 
 A repeatable prompt that has a batch for itself is cut where it was cut the last time, however
 fast the machine was meanwhile: with a cache of floats, flash attention on a CPU sums 64 rows
@@ -36,7 +37,7 @@ ENOUGH_PREFILL_TOKENS: Final = 256
 MIN_PREFILL_TOKENS: Final = 16
 # Before anything was measured.
 FIRST_PREFILL_TOKENS: Final = 64
-# The part of the prompts' place in a batch, 1 / this, that all of them share alike.
+# The part of the prompts' place in a batch, or of the batches, 1 / this, that all share alike.
 FAIR_PART: Final = 4
 # Rows of a batch from which on ggml's flash attention works in tiles of as many (GGML_FA_TILE_Q).
 TILE_TOKENS: Final = 64
@@ -233,26 +234,55 @@ def plan_step(
     kept_for_prefill = 1 if prefilling else 0
     decoding = decoding[: n_batch - kept_for_prefill]
     budget = min(n_batch - len(decoding), max_prefill_alone)
+    is_tile = False
     if decoding:
         prompts_per_answer = max(1.0, len(prefilling) / len(decoding))
-        beside = int(max_prefill_beside_decode * prompts_per_answer)
-        budget = min(budget, max(beside, _rest_of_tile(prefilling, len(decoding), most=budget)))
+        pause = min(budget, int(max_prefill_beside_decode * prompts_per_answer))
+        is_tile = pause < TILE_TOKENS <= budget and _fill_a_tile(prefilling)
+        budget = TILE_TOKENS if is_tile else pause
 
     chunks = [Chunk(sequence, 1) for sequence in decoding]
     prefilling = prefilling[:budget]
     if not decoding and len(prefilling) == 1 and prefilling[0].is_repeatable:
         shares = [repeatable_share(prefilling[0].ready, budget, n_batch=n_batch)]
+    elif is_tile:
+        prefilling = in_turn(prefilling)
+        shares = shares_in_order([sequence.ready for sequence in prefilling], budget)
     else:
         shares = shares_of([sequence.ready for sequence in prefilling], budget)
-    chunks += [Chunk(sequence, share) for sequence, share in zip(prefilling, shares, strict=True)]
-    return chunks
+    served = zip(prefilling, shares, strict=True)
+    return chunks + [Chunk(sequence, share) for sequence, share in served if share]
 
 
-def _rest_of_tile(prefilling: Iterable[BatchSequence], answers: int, *, most: int) -> int:
-    """How many prompt tokens fill a tile, if a prompt is long and all ``most`` allow it; else 0."""
-    rest = TILE_TOKENS - answers
-    long = [sequence for sequence in prefilling if sequence.decoded >= TILES_FROM_CELLS]
-    return rest if rest <= min(most, sum(sequence.ready for sequence in long)) else 0
+def _fill_a_tile(prefilling: Iterable[BatchSequence]) -> bool:
+    """Whether one of them is long, and together they fill a tile."""
+    ready = [(sequence.ready, sequence.decoded >= TILES_FROM_CELLS) for sequence in prefilling]
+    return any(is_long for _, is_long in ready) and sum(n for n, _ in ready) >= TILE_TOKENS
+
+
+def in_turn(prefilling: Sequence[BatchSequence]) -> list[BatchSequence]:
+    """Those nearest to their end first, but before them one that has waited for too long.
+
+    ``prefilling``: who was served longest ago comes first. All that wait have an equal share of
+    a ``FAIR_PART`` of the batches.
+    """
+    last = max(sequence.served_step for sequence in prefilling)
+    waits_longest = prefilling[0]
+    is_overdue = last - waits_longest.served_step >= FAIR_PART * len(prefilling)
+    nearest_first = sorted(prefilling, key=lambda sequence: sequence.ready)
+    if is_overdue:
+        nearest_first.remove(waits_longest)
+        nearest_first.insert(0, waits_longest)
+    return nearest_first
+
+
+def shares_in_order(wants: Iterable[int], budget: int) -> list[int]:
+    """Split ``budget``: to the first what it wants, what is left to the next, and so on."""
+    shares = []
+    for want in wants:
+        shares.append(min(want, budget))
+        budget -= shares[-1]
+    return shares
 
 
 def repeatable_share(wanted: int, budget: int, *, n_batch: int) -> int:

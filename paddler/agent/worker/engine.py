@@ -103,6 +103,11 @@ class Engine(Protocol):
         """Whether :meth:`keep` can drop a part of a slot's cells (recurrent models cannot)."""
         ...
 
+    @property
+    def runs_on_cpu(self) -> bool:
+        """Whether the processor computes it all: cells of idle slots slow down who runs alone."""
+        ...
+
     def tokenize(self, text: str, *, limit: int) -> list[int]:
         """Tokens of a prompt, special ones recognised, with the model's BOS exactly once.
 
@@ -215,6 +220,7 @@ class ScriptedEngine:
         self._top_logprobs: dict[int, int] = {}
         self._drawn: dict[int, int] = {}
         self.keeps_parts = can_keep_part
+        self.runs_on_cpu = True
 
     @property
     def cells(self) -> list[int]:

@@ -167,7 +167,7 @@ class Streams:
         """
         self._steps += 1
         self._end_following()
-        if len(self._running) == 1:
+        if len(self._running) == 1 and self._engine.runs_on_cpu:
             self._swap_out(least=LEAST_SWAPPED)
         self._decode_image()
         chunks = self._decode()

@@ -160,13 +160,12 @@ def test_prompts_that_outnumber_answers_may_let_them_wait_longer() -> None:
 @pytest.mark.parametrize(
     ("decoded", "ready", "answers", "limits", "expected"),
     [
-        pytest.param(256, 200, 3, {}, 61, id="the rest of a tile"),
+        pytest.param(256, 200, 3, {}, 64, id="a tile"),
         pytest.param(255, 200, 3, {}, 20, id="not behind few cells"),
-        pytest.param(256, 60, 3, {}, 20, id="not if there are too few tokens"),
-        pytest.param(256, 61, 3, {}, 61, id="if there are just enough"),
-        pytest.param(256, 200, 3, {"alone": 60}, 20, id="not on a machine so slow"),
-        pytest.param(256, 200, 3, {"n_batch": 63}, 20, id="not if the batch is smaller"),
-        pytest.param(256, 200, 64, {}, 20, id="answers fill one"),
+        pytest.param(256, 63, 3, {}, 20, id="not if there are too few tokens"),
+        pytest.param(256, 64, 3, {}, 64, id="if there are just enough"),
+        pytest.param(256, 200, 3, {"alone": 63}, 20, id="not on a machine so slow"),
+        pytest.param(256, 200, 3, {"n_batch": 66}, 20, id="not if the batch is smaller"),
         pytest.param(256, 200, 3, {"beside": 90}, 90, id="not less than without"),
     ],
 )
@@ -177,6 +176,27 @@ def test_a_long_prompt_beside_answers_fills_a_tile(
     long = BatchSequence(answers, [0] * (decoded + ready), cached=decoded)
     chunks = planned([*sequences, long], **({"beside": 20, "n_batch": 512, "alone": 256} | limits))
     assert chunks[answers:] == [(answers, expected)]
+
+
+def test_a_tile_goes_to_the_prompt_nearest_to_its_end_and_what_is_left_to_the_next() -> None:
+    prompts = [BatchSequence(slot, [0] * (300 + n), cached=300) for slot, n in enumerate((90, 50))]
+    assert planned([*prompts, decoding(2)], beside=20) == [(2, 1), (1, 50), (0, 14)]
+
+
+def test_prompts_take_turns_with_a_quarter_of_the_tiles() -> None:
+    served: list[int] = []
+    running = [decoding(0)]
+    running += [BatchSequence(slot, [0] * 10_000 * slot, cached=300) for slot in (1, 2, 3)]
+    for step in range(1, 101):
+        chunks = plan_step(
+            running, n_batch=512, max_prefill_beside_decode=20, max_prefill_alone=256
+        )
+        for chunk in chunks[1:]:
+            chunk.sequence.advance(chunk.tokens, step)
+            served.append(chunk.sequence.slot)
+    assert len(served) == 100
+    assert served.count(2) == pytest.approx(100 / 12, abs=2)
+    assert served.count(3) == pytest.approx(100 / 12, abs=2)
 
 
 def test_sequence_prefills_until_its_prompt_is_decoded() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from paddler.agent.worker.batch import BatchSequence, plan_step
+from paddler.agent.worker.batch import BatchSequence, Chunk, plan_step
 from paddler.agent.worker.engine import DecodeOutcome
 from paddler.agent.worker.engine_llama import (
     EngineError,
@@ -324,6 +324,54 @@ def test_shared_cells_are_free_when_nobody_has_them_any_more(engine: LlamaEngine
         assert decode_all(engine, wanting) == [DecodeOutcome.NO_KV_ROOM]
     engine.keep(2, 0)
     assert decode_all(engine, wanting) == [DecodeOutcome.DECODED]
+
+
+@pytest.fixture(scope="module")
+def roomy(model: Model) -> Iterator[LlamaEngine]:
+    asked = parameters(context_size=1024, k_cache_dtype="F32", v_cache_dtype="F32")
+    with LlamaEngine(model, parameters=asked, slots=3, threads=1) as engine:
+        yield engine
+
+
+@pytest.fixture
+def answers_and_prompt(roomy: LlamaEngine) -> Iterator[list[BatchSequence]]:
+    """Two answers of 150 cells each, one token pending, and a prompt of 200 tokens."""
+    sequences = [BatchSequence(slot, [BOS, *[FIRST_BYTE + slot] * 149]) for slot in (0, 1)]
+    decode_all(roomy, *sequences)
+    for sequence in sequences:
+        sequence.append(FIRST_BYTE + 7)
+        roomy.open(sequence.slot, sequence.tokens, GREEDY, None)
+    yield [*sequences, BatchSequence(2, [BOS, *range(FIRST_BYTE, FIRST_BYTE + 199)])]
+    for slot in range(3):
+        roomy.release(slot)
+        roomy.keep(slot, 0)
+
+
+def test_answers_beside_a_tile_say_the_same_as_without(
+    roomy: LlamaEngine, answers_and_prompt: list[BatchSequence]
+) -> None:
+    one, other, prompt = answers_and_prompt
+    both = [Chunk(one, 1), Chunk(other, 1)]
+    assert roomy.decode(both) is DecodeOutcome.DECODED
+    expected = roomy.sample([0, 1])
+    for sequence in (one, other):
+        roomy.keep(sequence.slot, sequence.decoded)
+    assert roomy.decode([*both, Chunk(prompt, 64)]) is DecodeOutcome.DECODED
+    assert roomy.sample([0, 1]) == expected
+    prompt.advance(64, 1)
+    assert roomy.decode([Chunk(prompt, 136)]) is DecodeOutcome.DECODED
+
+
+def test_a_tile_without_room_for_the_answers_beside_it_was_never_there(
+    roomy: LlamaEngine, answers_and_prompt: list[BatchSequence]
+) -> None:
+    one, other, prompt = answers_and_prompt
+    prompt.tokens += [BOS] * 1000
+    tile = 1024 - 300 - 1  # all cells but one
+    chunks = [Chunk(one, 1), Chunk(other, 1), Chunk(prompt, tile)]
+    assert roomy.decode(chunks) is DecodeOutcome.NO_KV_ROOM
+    chunks = [*chunks[:2], Chunk(prompt, tile - 1)]
+    assert roomy.decode(chunks) is DecodeOutcome.DECODED
 
 
 def test_same_seed_says_the_same_and_others_do_not(engine: LlamaEngine) -> None:
