@@ -1,6 +1,7 @@
 """The tokens that may be drawn, in the form that llama.cpp's samplers work on."""
 
 import ctypes
+import math
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,6 @@ class Candidates:
     def selected(self) -> int:
         """The token that the last sampler of a chain picked; :class:`SamplingFailed` for none."""
         index = self._array.selected
-        if not 0 <= index < self._array.size or np.isneginf(self._entries["logit"][index]):
+        if not 0 <= index < self._array.size or self._entries["logit"][index] == -math.inf:
             raise SamplingFailed("all token candidates were eliminated during sampling")
         return int(self._entries["id"][index])

@@ -6,11 +6,10 @@ picked in one pass, and llama.cpp's samplers see no others. What is drawn is the
 each stage had walked the whole vocabulary. A stage that would change nothing is left out.
 """
 
-import contextlib
 import functools
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -187,18 +186,23 @@ class Sampler:
 
         Raises :class:`SamplingFailed` when nothing may follow.
         """
-        began_at = time.thread_time()
-        with self._adjusted(logits):
-            token = self._draw(logits, desk)
-        if self._grammar is not None:
-            self._grammar.accept(token)
-            if time.thread_time() - began_at > MAX_GRAMMAR_S:
-                raise SamplingFailed(
-                    "the grammar is too ambiguous here: following it takes more than "
-                    f"{MAX_GRAMMAR_S:g} s for one token"
-                )
+        if self._grammar is None:
+            token = self._draw_adjusted(logits, desk)
+        else:
+            token = self._draw_by_grammar(self._grammar, logits, desk)
         if self._seen is not None:
             self._seen.accept(token)
+        return token
+
+    def _draw_by_grammar(self, grammar: GrammarSampler, logits: Logits, desk: "DrawingDesk") -> int:
+        began_at = time.thread_time()
+        token = self._draw_adjusted(logits, desk)
+        grammar.accept(token)
+        if time.thread_time() - began_at > MAX_GRAMMAR_S:
+            raise SamplingFailed(
+                "the grammar is too ambiguous here: following it takes more than "
+                f"{MAX_GRAMMAR_S:g} s for one token"
+            )
         return token
 
     def close(self) -> None:
@@ -209,9 +213,8 @@ class Sampler:
         if self._grammar is not None:
             self._grammar.close()
 
-    @contextlib.contextmanager
-    def _adjusted(self, logits: Logits) -> Iterator[None]:
-        """Bias and penalties count within the block."""
+    def _draw_adjusted(self, logits: Logits, desk: "DrawingDesk") -> int:
+        """Draw while bias and penalties count."""
         before = [(token, logits[token]) for token, _ in self._plan.bias]
         for token, bias in self._plan.bias:
             logits[token] += bias
@@ -219,7 +222,7 @@ class Sampler:
         if self._seen is not None and penalties is not None:
             self._seen.penalize(logits.data, *penalties[1:])
         try:
-            yield
+            return self._draw(logits, desk)
         finally:
             if self._seen is not None:
                 self._seen.restore(logits.data)
