@@ -18,7 +18,8 @@ DOUBTFUL: Final = (
 class Row(msgspec.Struct, kw_only=True):
     """One measured thing. ``values``: by program, one number for each run.
 
-    ``budget``: what ours should not exceed or, where ``is_more_better``, not fall below.
+    ``budget``: what ours should not exceed or, where ``is_more_better``, not fall below;
+    ``part_budget``: the same of ours divided by that of a program.
     ``is_doubtful``: the load generator was late or busy in one of the runs.
     """
 
@@ -27,6 +28,7 @@ class Row(msgspec.Struct, kw_only=True):
     unit: str
     values: dict[str, list[float]]
     budget: float | None = None
+    part_budget: tuple[str, float] | None = None
     is_more_better: bool = False
     is_doubtful: bool = False
 
@@ -51,13 +53,24 @@ class Row(msgspec.Struct, kw_only=True):
         return (best, statistics.median(ours) / others[best]) if others[best] > 0 else None
 
     @property
-    def is_within(self) -> bool | None:
-        """Whether ours keeps to the budget; ``None`` without one."""
+    def verdicts(self) -> list[tuple[str, bool]]:
+        """The budgets as text, and whether ours keeps to them; without ours there are none."""
         ours = self.values.get(OURS)
-        if self.budget is None or not ours:
-            return None
+        if not ours:
+            return []
         median = statistics.median(ours)
-        return median >= self.budget if self.is_more_better else median <= self.budget
+        told = []
+        if self.budget is not None:
+            told.append((f"{self.budget:g}", self._keeps(median, self.budget)))
+        if self.part_budget is not None:
+            program, part = self.part_budget
+            if theirs := self.values.get(program):
+                limit = part * statistics.median(theirs)
+                told.append((f"{part:g} of {program}", self._keeps(median, limit)))
+        return told
+
+    def _keeps(self, median: float, limit: float) -> bool:
+        return median >= limit if self.is_more_better else median <= limit
 
 
 class Findings:
@@ -77,6 +90,7 @@ class Findings:
         value: float | None,
         *,
         budget: float | None = None,
+        part_budget: tuple[str, float] | None = None,
         is_more_better: bool = False,
         is_doubtful: bool = False,
     ) -> None:
@@ -92,6 +106,7 @@ class Findings:
                 unit=unit,
                 values={},
                 budget=budget,
+                part_budget=part_budget,
                 is_more_better=is_more_better,
             )
             self.rows.append(row)

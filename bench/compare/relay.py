@@ -27,6 +27,7 @@ def compare_relay(findings: Findings, *, is_quick: bool) -> None:
             program,
             report.cpu_us_per_token,
             budget=8.0,
+            part_budget=("nginx", 0.65),
             is_doubtful=bool(report.notes),
         )
     if not is_quick:

@@ -35,6 +35,7 @@ def compare_requests(findings: Findings, *, is_quick: bool) -> None:
             "requests/s",
             program,
             report.requests_per_s,
+            budget=10_000.0,
             is_more_better=True,
             is_doubtful=is_doubtful,
         )

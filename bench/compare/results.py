@@ -18,7 +18,8 @@ HEAD = """\
 
 Written by `{command}`; not edited by hand. Numbers of one machine and one run: compare the
 columns, not the pages. Each cell is the median, and in brackets the least and the most where
-there were several runs. *Ratio* is ours divided by the best of theirs.
+there were several runs. *Ratio* is ours divided by the best of theirs; *budget* what ours should
+keep to.
 
 - {when}, commit {commit}
 - {machine}; {processor}; load average {load} at the end
@@ -53,8 +54,8 @@ def render_results(findings: Findings, *, command: str, commit: str) -> str:
         )
         ours = spread(row.values[OURS]) if OURS in row.values else ""
         ratio = "" if row.ratio is None else f"{row.ratio[1]:.2f}"
-        budget = (
-            "" if row.budget is None else f"{row.budget:g}{'' if row.is_within else ' (missed)'}"
+        budget = ", ".join(
+            text if is_kept else f"{text} (missed)" for text, is_kept in row.verdicts
         )
         parts.append(f"| {row.label} | {row.unit} | {ours} | {theirs} | {ratio} | {budget} |\n")
     if remarks := findings.remarks():

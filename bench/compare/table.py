@@ -20,7 +20,7 @@ def print_findings(findings: Findings) -> None:
             group = row.group
             table.add_row(f"[bold]{group}")
         theirs = [f"{name} {spread(values)}" for name, values in row.values.items() if name != OURS]
-        budget = "" if row.budget is None else f"{row.budget:g} {'ok' if row.is_within else 'NO'}"
+        budget = ", ".join(f"{text} {'ok' if kept else 'NO'}" for text, kept in row.verdicts)
         table.add_row(
             f"  {row.label}",
             row.unit,

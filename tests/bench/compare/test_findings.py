@@ -50,8 +50,24 @@ def test_the_way_without_a_proxy_is_no_other_program() -> None:
 def test_a_budget_is_a_limit_from_its_own_side(
     ours: float, is_more_better: bool, within: bool
 ) -> None:
-    assert row_of(paddler=ours, budget=8.0, is_more_better=is_more_better).is_within is within
-    assert row_of(paddler=ours).is_within is None
+    row = row_of(paddler=ours, budget=8.0, is_more_better=is_more_better)
+    assert row.verdicts == [("8", within)]
+    assert row_of(paddler=ours).verdicts == []
+    assert row_of(nginx=ours, budget=8.0).verdicts == []
+
+
+def test_a_budget_may_be_a_part_of_what_a_program_takes() -> None:
+    def verdicts(ours: float, *, is_more_better: bool = False) -> list[tuple[str, bool]]:
+        row = row_of(paddler=ours, nginx=10.0, haproxy=1.0, budget=6.0)
+        row.part_budget, row.is_more_better = ("nginx", 0.65), is_more_better
+        return row.verdicts
+
+    assert verdicts(6.4) == [("6", False), ("0.65 of nginx", True)]
+    assert verdicts(6.6) == [("6", False), ("0.65 of nginx", False)]
+    assert verdicts(6.4, is_more_better=True) == [("6", True), ("0.65 of nginx", False)]
+    alone = row_of(paddler=6.4)
+    alone.part_budget = ("nginx", 0.65)
+    assert alone.verdicts == []
 
 
 def test_several_runs_show_their_spread() -> None:
