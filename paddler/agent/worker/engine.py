@@ -146,9 +146,20 @@ class Engine(Protocol):
     def swap_out(self, slot: int) -> bool:
         """Move a slot's cells out of the KV cache into the memory of the host.
 
-        :meth:`keep` and :meth:`share` bring them back, if there is room by then. ``False``:
-        they stay where they are.
+        ``False``: they cannot be moved, and stay where they are.
         """
+        ...
+
+    def swap_in(self, source: int, slot: int) -> bool:
+        """Have a slot hold, in place of what it holds, all that was swapped out of ``source``.
+
+        That may be the slot itself; the copy stays. ``False``: there is no room for it, and
+        the slot holds nothing.
+        """
+        ...
+
+    def drop_swapped(self, slot: int) -> None:
+        """Drop what was swapped out of a slot, if anything was."""
         ...
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
@@ -256,23 +267,14 @@ class ScriptedEngine:
 
     def keep(self, slot: int, length: int) -> bool:
         """Shorten the count of cells."""
-        swapped = self._swapped.pop(slot, 0)
-        if length:
-            self._bring_back(swapped, slot)
         is_part = 0 < length < len(self._cells[slot])
-        kept = 0 if is_part and not self.keeps_parts else min(length, len(self._cells[slot]))
+        kept = 0 if is_part and not self.keeps_parts else length
         del self._cells[slot][kept:]
         self._positions[slot] = min(self._positions[slot], kept)
         return kept == length
 
     def share(self, source: int, slot: int, length: int) -> bool:
         """Have the same cells in both."""
-        if source in self._swapped:
-            cells = self._swapped[source]
-            self.keep(slot, 0)
-            self._bring_back(cells, slot)
-            return self.keep(slot, length)
-        self._swapped.pop(slot, None)
         self._cells[slot] = self._cells[source][:length] if self.keeps_parts else []
         self._positions[slot] = len(self._cells[slot])
         return len(self._cells[slot]) == length
@@ -285,6 +287,20 @@ class ScriptedEngine:
         self._cells[slot] = []
         self._positions[slot] = 0
         return True
+
+    def swap_in(self, source: int, slot: int) -> bool:
+        """Use as many cells."""
+        self.keep(slot, 0)
+        cells = self._swapped[source]
+        if self._used_cells + cells > self.context_size:
+            return False
+        self._use_cells(slot, cells)
+        self._positions[slot] = cells
+        return True
+
+    def drop_swapped(self, slot: int) -> None:
+        """Forget the count."""
+        self._swapped.pop(slot, None)
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
         """Start the script of this prompt. Only the grammar ``broken`` is refused."""
@@ -360,11 +376,6 @@ class ScriptedEngine:
     @property
     def _used_cells(self) -> int:
         return len(set().union(*self._cells))
-
-    def _bring_back(self, cells: int, slot: int) -> None:
-        if self._used_cells + cells <= self.context_size:
-            self._use_cells(slot, cells)
-            self._positions[slot] += cells
 
     def _use_cells(self, slot: int, count: int) -> None:
         self._cells[slot] += range(self._made_cells, self._made_cells + count)

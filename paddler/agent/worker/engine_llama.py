@@ -384,9 +384,6 @@ class LlamaEngine:
 
     def keep(self, slot: int, length: int) -> bool:
         """Drop a slot's cells but the first ``length``; ``False``: it had to be all of them."""
-        swapped = self._swapped.pop(slot, None)
-        if swapped is not None and length and not swapped.bring_back(self._context, slot):
-            return False
         if self._has_window(slot, length) and llama_cpp.llama_memory_seq_rm(
             self._memory, slot, length, -1
         ):
@@ -396,10 +393,7 @@ class LlamaEngine:
 
     def share(self, source: int, slot: int, length: int) -> bool:
         """Let a slot have the first cells of another; nothing is copied but who they are of."""
-        self.keep(slot, 0)
-        swapped = self._swapped.get(source)
-        if swapped is not None:
-            return swapped.bring_back(self._context, slot) and self.keep(slot, length)
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         if not self.keeps_parts or not self._has_window(source, length):
             return False
         llama_cpp.llama_memory_seq_cp(self._memory, source, slot, 0, length)
@@ -407,7 +401,7 @@ class LlamaEngine:
 
     def swap_out(self, slot: int) -> bool:
         """See :class:`Engine`. Cells that are shared are copied, and stay for the others."""
-        if not self.keeps_parts:
+        if not self._has_plain_cells:
             return False
         swapped = SwappedCells.of(self._context, slot)
         if swapped is None:
@@ -415,6 +409,24 @@ class LlamaEngine:
         self._swapped[slot] = swapped
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return True
+
+    def swap_in(self, source: int, slot: int) -> bool:
+        """See :class:`Engine`."""
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        return self._swapped[source].bring_back(self._context, slot)
+
+    def drop_swapped(self, slot: int) -> None:
+        """See :class:`Engine`."""
+        self._swapped.pop(slot, None)
+
+    @property
+    def _has_plain_cells(self) -> bool:
+        """Whether a sequence is its cells, each of which is there until it is dropped.
+
+        Not with a state in their place. Not with a sliding window: llama.cpp copies only what
+        the last token sees, and gives away cells that an earlier one did.
+        """
+        return self.keeps_parts and not self._window
 
     def _has_window(self, slot: int, length: int) -> bool:
         """Whether a token behind ``length`` cells finds all that it looks back on.
@@ -464,7 +476,7 @@ class LlamaEngine:
         behind 1,330 cells each and 61 rows of a prompt behind 700: 1,033 ms together, 695 ms
         one after the other). What has no output of use can go first.
         """
-        if not (self.runs_on_cpu and self.keeps_parts):
+        if not (self.runs_on_cpu and self._has_plain_cells):
             return chunks, ()
         tiles = [c for c in chunks if c.tokens >= TILE_TOKENS and not c.is_last]
         rest = [chunk for chunk in chunks if chunk not in tiles]

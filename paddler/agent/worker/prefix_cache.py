@@ -9,11 +9,12 @@ faster without it, and it is quicker swapped out to the memory of the host and i
 computed anew.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 # What a slot holds beyond the shared part is another conversation if it is as long as this,
-# and worth an empty slot; a shorter rest is the end of the same one.
+# and worth an empty slot; a shorter rest is the end of the same one. So many tokens more are
+# also worth bringing in what is swapped out, in cells of its own.
 KEPT_TOKENS: Final = 64
 
 
@@ -23,12 +24,13 @@ NOTHING: Final[Mapping[int, Sequence[int]]] = {}
 class Taken(NamedTuple):
     """A free slot for a prompt, which can use the first ``shared`` cells of ``source``.
 
-    That is the slot itself, or one that may be in use.
+    That is the slot itself, or one that may be in use. ``is_swapped``: they are swapped out.
     """
 
     slot: int
     shared: int
     source: int
+    is_swapped: bool = False
 
 
 class PrefixCache:
@@ -80,9 +82,10 @@ class PrefixCache:
             slot = source
         else:
             slot = spare if self._keeps_parts else source
+        is_swapped = source in self._swapped
         del self._free[slot]
         self._swapped.discard(slot)
-        return Taken(slot, shared, source)
+        return Taken(slot, shared, source, is_swapped)
 
     def find(
         self, prompt: Sequence[int], *, running: Mapping[int, Sequence[int]] = NOTHING
@@ -90,12 +93,16 @@ class PrefixCache:
         """The slot that holds most of the prompt's beginning, and how many tokens of it.
 
         Of equals a free one, and of these the one unused for longest. Those in use count
-        only if cells can be shared.
+        only if cells can be shared. What is swapped out has to be longer by ``KEPT_TOKENS``.
         """
         lengths = {slot: self._usable(held, prompt) for slot, held in self._free.items()}
         if self._keeps_parts:
             lengths |= {slot: self._usable(held, prompt) for slot, held in running.items()}
-        slot = max(lengths, key=lengths.__getitem__)  # the first of equals
+
+        def worth(slot: int) -> int:
+            return lengths[slot] - KEPT_TOKENS * (slot in self._swapped)
+
+        slot = max(lengths, key=worth)  # the first of equals
         return slot, lengths[slot]
 
     def _usable(self, held: Sequence[int], prompt: Sequence[int]) -> int:
@@ -117,24 +124,34 @@ class PrefixCache:
                 return slot
         return None
 
-    def swap(self, move: Callable[[int], bool], *, least: int) -> bool:
-        """Have the free slot that holds most in the KV cache, if ``least`` tokens, swapped out.
+    def is_swapped(self, slot: int) -> bool:
+        """Whether what a free slot holds is swapped out."""
+        return slot in self._swapped
 
-        ``move`` does it, if it can. ``False``: nothing was swapped.
+    def next_to_swap(self, *, least: int) -> int | None:
+        """The free slot that holds most in the KV cache, if that is ``least`` tokens."""
+        sizes = {s: len(held) for s, held in self._free.items() if s not in self._swapped}
+        slot = max(sizes, key=sizes.__getitem__, default=None)
+        return slot if slot is not None and sizes[slot] >= least else None
+
+    def forget_for(self, slot: int) -> list[int]:
+        """Forget what was swapped out of the slots unused for longest, so that this one fits.
+
+        Those slots; their copies are the caller's to drop.
         """
-        most = self._most_swapped - sum(len(self._free[slot]) for slot in self._swapped)
-        sizes = {
-            slot: len(held)
-            for slot, held in self._free.items()
-            if slot not in self._swapped and least <= len(held) <= most
-        }
-        if not sizes:
-            return False
-        slot = max(sizes, key=sizes.__getitem__)
-        if not move(slot):
-            return False
+        room = self._most_swapped - len(self._free[slot])
+        forgotten = []
+        for old in [old for old in self._free if old in self._swapped]:
+            if sum(len(self._free[swapped]) for swapped in self._swapped) <= room:
+                break
+            self._swapped.remove(old)
+            self._free[old] = []
+            forgotten.append(old)
+        return forgotten
+
+    def set_swapped(self, slot: int) -> None:
+        """What a free slot holds was swapped out."""
         self._swapped.add(slot)
-        return True
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int], *, limit: int) -> int:

@@ -42,7 +42,7 @@ from paddler.agent.worker.engine import (
     TokenizedPrompt,
 )
 from paddler.agent.worker.outbox import Outbox
-from paddler.agent.worker.prefix_cache import PrefixCache
+from paddler.agent.worker.prefix_cache import KEPT_TOKENS, PrefixCache, Taken
 from paddler.agent.worker.prompts import Prompt, PromptMaker
 from paddler.agent.worker.stream import Stream, lead_for
 from paddler.errors import PaddlerError, RemoteProtocolError
@@ -281,11 +281,9 @@ class Streams:
         is_seeded = command.sampling.seed is not None
         if is_seeded and not self._running:
             self._empty_cache()
-        slot, shared, source = self._cache.take(
-            tokenized.tokens, running=self._held(), afresh=is_seeded
-        )
-        if not self._hold(slot, shared, source):
-            shared = 0
+        taken = self._cache.take(tokenized.tokens, running=self._held(), afresh=is_seeded)
+        slot = taken.slot
+        shared = taken.shared if self._hold(taken) else 0
         try:
             self._engine.open(slot, tokenized.text_tokens, command.sampling, prompt.grammar)
         except GrammarRefused as error:
@@ -312,6 +310,7 @@ class Streams:
         )
         if self._engine.keeps_parts and not is_seeded:
             stream.lead = lead_for(stream, self._running.values())
+        stream.sequence.served_step = self._steps  # it waits from now on
         self._running[slot] = stream
         self._write_row(stream)
 
@@ -319,11 +318,17 @@ class Streams:
         """What slots in use hold for others."""
         return {slot: stream.sequence.reusable for slot, stream in self._running.items()}
 
-    def _hold(self, slot: int, length: int, source: int) -> bool:
-        """Have a slot hold the first ``length`` cells of ``source``, which may be itself."""
-        if source == slot:
-            return self._engine.keep(slot, length)
-        return self._engine.share(source, slot, length)
+    def _hold(self, taken: Taken) -> bool:
+        """Have a slot hold what it can use of another, or of itself."""
+        slot, length, source, is_swapped = taken
+        if is_swapped:
+            is_held = self._swap_in(source, slot) and self._engine.keep(slot, length)
+        elif source == slot:
+            is_held = self._engine.keep(slot, length)
+        else:
+            is_held = self._engine.share(source, slot, length)
+        self._engine.drop_swapped(slot)  # of what it held before
+        return is_held
 
     # --- common beginnings -------------------------------------------------------------------
 
@@ -342,7 +347,9 @@ class Streams:
             # Whoever has it by now: the leader may have ended, and another may have its slot.
             source, shared = self._cache.find(sequence.shareable, running=self._held())
             if shared > sequence.decoded:
-                sequence.adopt(shared if self._hold(sequence.slot, shared, source) else 0)
+                is_swapped = self._cache.is_swapped(source)
+                taken = Taken(sequence.slot, shared, source, is_swapped)
+                sequence.adopt(shared if self._hold(taken) else 0)
                 stream.cached_prompt_tokens = sequence.decoded
 
     def _on_token(self, stream: Stream, token: int) -> None:
@@ -498,8 +505,22 @@ class Streams:
         self._engine.keep(slot, 0)
         return True
 
-    def _swap_out(self, *, least: int = 1) -> bool:
-        return self._cache.swap(self._engine.swap_out, least=least)
+    def _swap_out(self, *, least: int = KEPT_TOKENS) -> bool:
+        """Swap out what a free slot holds; ``False``: none holds so much, or it cannot be."""
+        slot = self._cache.next_to_swap(least=least)
+        if slot is None or not self._engine.swap_out(slot):
+            return False
+        for forgotten in self._cache.forget_for(slot):
+            self._engine.drop_swapped(forgotten)
+        self._cache.set_swapped(slot)
+        return True
+
+    def _swap_in(self, source: int, slot: int) -> bool:
+        """Have a slot hold all that was swapped out of ``source``; room is made for it."""
+        while not self._engine.swap_in(source, slot):
+            if not (self._swap_out() or self._forget_oldest()):
+                return False
+        return True
 
     def _empty_cache(self) -> None:
         while self._swap_out() or self._forget_oldest():

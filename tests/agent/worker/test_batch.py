@@ -199,6 +199,25 @@ def test_prompts_take_turns_with_a_quarter_of_the_tiles() -> None:
     assert served.count(3) == pytest.approx(100 / 12, abs=2)
 
 
+def test_a_long_prompt_is_not_starved_by_newcomers() -> None:
+    answer, long = decoding(0), BatchSequence(1, [0] * 2000, cached=300)
+    steps_of_long = []
+    for step in range(1, 101):
+        newcomer = BatchSequence(2, [0] * 64)
+        newcomer.served_step = step - 1  # as one that came just now
+        chunks = plan_step(
+            [answer, long, newcomer],
+            n_batch=512,
+            max_prefill_beside_decode=16,
+            max_prefill_alone=256,
+        )
+        for chunk in chunks[1:]:
+            chunk.sequence.advance(chunk.tokens, step)
+            if chunk.sequence is long:
+                steps_of_long.append(step)
+    assert steps_of_long[:3] == [9, 18, 27]
+
+
 def test_sequence_prefills_until_its_prompt_is_decoded() -> None:
     sequence = BatchSequence(0, [1, 2, 3, 4, 5], cached=2)
     assert (sequence.phase, sequence.pending) == (Phase.PREFILL, 3)

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from paddler.agent.worker.engine_llama import (
 from paddler.messages.link import Sampling
 from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS, InferenceParameters
 from tests.tiny_gguf import BOS, FIRST_BYTE, write_tiny_gguf
+from tests.tiny_memories import write_tiny_memory
 
 GREEDY = Sampling(temperature=0.0, presence_penalty=0.0)
 
@@ -194,6 +196,40 @@ def test_most_slots_start(model: Model) -> None:
         engine.warm_up()
 
 
+def test_a_sliding_window_is_neither_swapped_out_nor_lost_beside_a_tile(tmp_path: Path) -> None:
+    path = write_tiny_memory(tmp_path / "tiny.gguf", "gemma3", context_length=4096)
+    asked = parameters(context_size=2048, n_batch=2048, k_cache_dtype="F32", v_cache_dtype="F32")
+
+    def tokens(seed: int, count: int) -> list[int]:
+        return [BOS, *Random(seed).choices(range(FIRST_BYTE, FIRST_BYTE + 256), k=count - 1)]
+
+    def logits(model: Model, *, finds_no_room: bool) -> list[float]:
+        with LlamaEngine(model, parameters=asked, slots=3, threads=1) as engine:
+            prompt, other = (BatchSequence(slot, tokens(slot, 1600)) for slot in (0, 1))
+            for sequence, count in (
+                (BatchSequence(2, [BOS] * 600), 600),
+                (prompt, 300),
+                (other, 300),
+            ):
+                assert engine.decode([Chunk(sequence, count)]) is DecodeOutcome.DECODED
+                sequence.advance(count, 1)
+            assert not engine.swap_out(2)
+            engine.keep(2, 0)  # the first of the free cells come before the prompt's
+            if finds_no_room:
+                chunks = [Chunk(prompt, 1100), Chunk(other, 400)]
+                assert engine.decode(chunks) is DecodeOutcome.NO_KV_ROOM
+            engine.open(0, prompt.tokens, Sampling(top_logprobs=20, temperature=0.0), None)
+            assert engine.decode([Chunk(prompt, 30)]) is DecodeOutcome.DECODED
+            engine.sample([0])
+            scored = engine.logprobs(0)
+            assert scored is not None
+            return [logprob for _, logprob in scored.top]
+
+    with open_model(path) as model:
+        expected = logits(model, finds_no_room=False)
+        assert logits(model, finds_no_room=True) == pytest.approx(expected, abs=1e-3)
+
+
 # --- generation ---------------------------------------------------------------------------------
 
 
@@ -271,7 +307,8 @@ def test_swapped_out_prefix_says_the_same_as_a_fresh_prompt(engine: LlamaEngine,
     assert decode_all(engine, between) == [DecodeOutcome.DECODED]
     engine.keep(0, 0)
     shared = len(engine.tokenize("a common beginning, then ", limit=10**6))
-    assert engine.keep(1, shared) if slot == 1 else engine.share(1, slot, shared)
+    assert engine.swap_in(1, slot)
+    assert engine.keep(slot, shared)
     sequence = BatchSequence(slot, list(prompt), cached=shared)
     engine.open(slot, prompt, GREEDY, None)
     for _ in range(8):
@@ -280,35 +317,28 @@ def test_swapped_out_prefix_says_the_same_as_a_fresh_prompt(engine: LlamaEngine,
     assert sequence.tokens[len(prompt) :] == fresh
 
 
-def test_what_is_swapped_out_is_for_all_until_its_slot_is_used(engine: LlamaEngine) -> None:
+def test_what_is_swapped_out_is_for_all_until_it_is_dropped(engine: LlamaEngine) -> None:
     decode_all(engine, BatchSequence(0, [BOS] * 50))
     assert engine.swap_out(0)
-    assert engine.share(0, 1, 20)
-    assert engine.share(0, 2, 50)
-    assert engine.keep(0, 30)
+    for slot, held in ((1, 20), (2, 50), (0, 30)):
+        assert engine.swap_in(0, slot)
+        assert engine.keep(slot, held)
+    engine.drop_swapped(0)
     for slot, held in ((0, 30), (1, 20), (2, 50)):
         assert decode_all(engine, BatchSequence(slot, [BOS] * 60, cached=held)) == [
             DecodeOutcome.DECODED
         ]
 
 
-def test_what_is_swapped_out_stays_so_where_there_is_no_room(engine: LlamaEngine) -> None:
+def test_what_is_swapped_out_stays_so_until_there_is_room(engine: LlamaEngine) -> None:
     decode_all(engine, BatchSequence(0, [BOS] * 200))
     assert engine.swap_out(0)
     assert decode_all(engine, BatchSequence(1, [BOS] * 100)) == [DecodeOutcome.DECODED]
-    assert not engine.share(0, 2, 200)
-    assert not engine.keep(0, 200)
-    for slot in (0, 2):
-        assert decode_all(engine, BatchSequence(slot, [BOS] * 20)) == [DecodeOutcome.DECODED]
-
-
-def test_a_slot_that_is_used_forgets_what_it_had_swapped_out(engine: LlamaEngine) -> None:
-    for slot in (0, 1):
-        decode_all(engine, BatchSequence(slot, [BOS] * 50))
-    assert engine.swap_out(0)
-    assert engine.share(1, 0, 30)
-    assert engine.keep(0, 20)
-    assert decode_all(engine, BatchSequence(0, [BOS] * 25, cached=20)) == [DecodeOutcome.DECODED]
+    assert not engine.swap_in(0, 2)
+    assert decode_all(engine, BatchSequence(2, [BOS] * 20)) == [DecodeOutcome.DECODED]
+    engine.keep(1, 0)
+    assert engine.swap_in(0, 2)
+    assert decode_all(engine, BatchSequence(2, [BOS] * 210, cached=200)) == [DecodeOutcome.DECODED]
 
 
 def test_shared_cells_are_free_when_nobody_has_them_any_more(engine: LlamaEngine) -> None:

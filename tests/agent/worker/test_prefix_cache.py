@@ -132,14 +132,11 @@ def test_part_of_a_slot_counts_for_nothing_where_none_can_be_kept(
 
 def swap_all(cache: PrefixCache, *, least: int = 1) -> list[int]:
     """Swap out as much as can be; the slots."""
-    swapped: list[int] = []
-
-    def move(slot: int) -> bool:
+    swapped = []
+    while (slot := cache.next_to_swap(least=least)) is not None:
+        assert cache.forget_for(slot) == []
+        cache.set_swapped(slot)
         swapped.append(slot)
-        return True
-
-    while cache.swap(move, least=least):
-        pass
     return swapped
 
 
@@ -147,29 +144,36 @@ def test_the_longest_is_swapped_out_first_and_short_ones_are_not() -> None:
     assert swap_all(cache_holding([1] * 3, [1] * 9, [1], [], most_swapped=99), least=2) == [1, 0]
 
 
-def test_no_more_is_swapped_out_than_there_may_be() -> None:
-    cache = cache_holding([1] * 6, [2] * 5, [3] * 4, most_swapped=10)
-    assert swap_all(cache) == [0, 2]
-    cache.take([1, 1, 9])  # brings the first in again
-    assert swap_all(cache) == [1]
-
-
-def test_what_could_not_be_moved_counts_as_it_did() -> None:
-    cache = cache_holding([1] * 6, most_swapped=10)
-    assert not cache.swap(lambda _: False, least=1)
-    assert swap_all(cache) == [0]
+def test_what_was_swapped_out_first_makes_room_for_more() -> None:
+    cache = cache_holding([1] * 6, [2] * 3, [3] * 5, [4] * 1, most_swapped=10)
+    for slot, forgotten in ((0, []), (1, []), (3, []), (2, [0])):
+        assert cache.forget_for(slot) == forgotten
+        cache.set_swapped(slot)
+    assert [cache.is_swapped(slot) for slot in range(4)] == [False, True, True, True]
 
 
 def test_what_is_swapped_out_is_found_and_takes_no_room() -> None:
-    cache = cache_holding([1, 2, 3], [4], most_swapped=10)
+    cache = cache_holding(LONG, [4], most_swapped=200)
     assert swap_all(cache, least=2) == [0]
     assert cache.forget_oldest() == 1
     assert cache.forget_oldest() is None
-    assert cache.take([1, 2, 3, 4]) == Taken(0, 3, 0)
+    assert cache.take([*LONG, 1]) == Taken(0, 100, 0, is_swapped=True)
+    assert not cache.is_swapped(0)
+
+
+def test_what_is_swapped_out_is_brought_in_only_if_that_is_worth_it() -> None:
+    cache = cache_holding([*LONG, 1, 2, 3], [], [], most_swapped=200)
+    assert swap_all(cache) == [0]
+    prompt = [*LONG, 1, 2, 3, 4]
+    assert cache.take(prompt, running={5: LONG[:39]}) == Taken(0, 103, 0, is_swapped=True)
+    cache = cache_holding([*LONG, 1, 2, 3], [], [], most_swapped=200)
+    assert swap_all(cache) == [0]
+    assert cache.take(prompt, running={5: LONG[:40]}) == Taken(1, 40, 5)
+    assert cache.take(LONG[:60]) == Taken(2, 0, 2)
 
 
 def test_a_slot_that_comes_back_can_be_swapped_out_again() -> None:
-    cache = cache_holding([1, 2, 3], most_swapped=3)
+    cache = cache_holding(LONG, most_swapped=100)
     for _ in range(2):
         assert swap_all(cache) == [0]
-        cache.give_back(cache.take([1, 2, 3]).slot, [1, 2, 3])
+        cache.give_back(cache.take(LONG).slot, LONG)

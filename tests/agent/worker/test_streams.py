@@ -410,6 +410,58 @@ def test_streams_side_by_side_leave_the_cells_of_others(harness: Harness) -> Non
     assert harness.engine.cells[0] == 310
 
 
+@engine(context_size=1000, n_batch=512, max_prefill_beside_decode=512)
+def test_prompts_that_share_a_beginning_still_fit_after_one_ran_alone(harness: Harness) -> None:
+    common = "s" * 300
+    for first in (1, 20):
+        for stream_id in range(first, first + 4):
+            harness.start(stream_id, common + chr(97 + stream_id % 4) * 20, max_tokens=20)
+        harness.finish()
+        answers = [harness.answer(stream_id) for stream_id in range(first, first + 4)]
+        assert [answer.reason for answer in answers] == ["length"] * 4
+        harness.start(first + 10, common + "alone", max_tokens=20)
+        harness.finish()
+
+
+@engine(slots=2, context_size=1000, n_batch=512)
+def test_idle_cells_make_way_for_what_was_swapped_out(harness: Harness) -> None:
+    for stream_id, prompt in enumerate(("a" * 600, "b" * 600, "a" * 600 + "more"), 1):
+        harness.start(stream_id, prompt, max_tokens=5)
+        harness.finish()
+    assert harness.answer(3).usage.cached_prompt_tokens == 600
+
+
+@engine(slots=3, context_size=1000, n_batch=512)
+def test_the_oldest_copy_makes_way_for_the_next(harness: Harness) -> None:
+    harness.start(1, "a" * 600, max_tokens=2)
+    harness.finish()
+    for stream_id in range(2, 8):
+        harness.start(stream_id, "bc"[stream_id % 2] * 600, max_tokens=2)
+        harness.finish()
+    cached = [harness.answer(one).usage.cached_prompt_tokens for one in range(2, 8)]
+    assert cached == [0, 0, 599, 599, 599, 599]
+
+
+@pytest.mark.parametrize(("slots", "tokens"), [(3, 64), (4, 64), (4, 50)])
+def test_a_long_prompt_beside_ever_new_short_ones_gets_on(slots: int, tokens: int) -> None:
+    answers = {"answer": b"x" * 3000}
+    harness = Harness(
+        ScriptedEngine(slots=slots, context_size=9000, n_batch=512, answers=answers), slots
+    )
+    harness.start(1, "answer", max_tokens=3000)
+    harness.step()
+    harness.start(2, "l" * 2000, max_tokens=1)
+    stream_id = 10
+    while not any(frame.stream_id == 2 and frame.is_final for frame in harness.frames):
+        while any(row.state is SlotState.IDLE for row in harness.table.rows()):
+            stream_id += 1
+            prompt = f"{stream_id}"[::-1].ljust(tokens, "s")
+            harness.start(stream_id, prompt, max_tokens=1, seed=1)
+        harness.step()
+        assert stream_id < 3000
+    harness.table.close()
+
+
 @engine(context_size=400, n_batch=512, slots=3, answers={LONG: b"told"})
 def test_what_finds_no_room_any_more_is_decoded_anew(harness: Harness) -> None:
     harness.start(1, LONG)
