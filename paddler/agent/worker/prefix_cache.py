@@ -134,19 +134,25 @@ class PrefixCache:
         slot = max(sizes, key=sizes.__getitem__, default=None)
         return slot if slot is not None and sizes[slot] >= least else None
 
-    def forget_for(self, slot: int) -> list[int]:
+    def forget_for(self, slot: int, *, spare: int | None = None) -> list[int] | None:
         """Forget what was swapped out of the slots unused for longest, so that this one fits.
 
-        Those slots; their copies are the caller's to drop.
+        Those slots; their copies are the caller's to drop. ``None``: it fits only without the
+        copy of ``spare``, and nothing was forgotten.
         """
         room = self._most_swapped - len(self._free[slot])
+        copies = {old: len(held) for old, held in self._free.items() if old in self._swapped}
+        total = sum(copies.values())
         forgotten = []
-        for old in [old for old in self._free if old in self._swapped]:
-            if sum(len(self._free[swapped]) for swapped in self._swapped) <= room:
-                break
+        for old, size in copies.items():
+            if total > room and old != spare:
+                forgotten.append(old)
+                total -= size
+        if total > room:
+            return None
+        for old in forgotten:
             self._swapped.remove(old)
             self._free[old] = []
-            forgotten.append(old)
         return forgotten
 
     def set_swapped(self, slot: int) -> None:

@@ -505,20 +505,25 @@ class Streams:
         self._engine.keep(slot, 0)
         return True
 
-    def _swap_out(self, *, least: int = KEPT_TOKENS) -> bool:
-        """Swap out what a free slot holds; ``False``: none holds so much, or it cannot be."""
+    def _swap_out(self, *, least: int = KEPT_TOKENS, spare: int | None = None) -> bool:
+        """Swap out what a free slot holds; ``False``: none holds so much, or it cannot be.
+
+        What was swapped out of ``spare`` stays.
+        """
         slot = self._cache.next_to_swap(least=least)
-        if slot is None or not self._engine.swap_out(slot):
+        if slot is None or (forgotten := self._cache.forget_for(slot, spare=spare)) is None:
             return False
-        for forgotten in self._cache.forget_for(slot):
-            self._engine.drop_swapped(forgotten)
+        for old in forgotten:
+            self._engine.drop_swapped(old)
+        if not self._engine.swap_out(slot):
+            return False
         self._cache.set_swapped(slot)
         return True
 
     def _swap_in(self, source: int, slot: int) -> bool:
         """Have a slot hold all that was swapped out of ``source``; room is made for it."""
         while not self._engine.swap_in(source, slot):
-            if not (self._swap_out() or self._forget_oldest()):
+            if not (self._swap_out(spare=source) or self._forget_oldest()):
                 return False
         return True
 
