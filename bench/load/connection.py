@@ -36,6 +36,7 @@ class _Stage(Enum):
 class Connection(asyncio.BufferedProtocol):
     """One connection. ``head`` opens every request; ``on_idle`` is told when another may come.
 
+    ``on_read`` is called before what was read is taken, and may cut the connection.
     ``on_stale`` is given a request that was sent while the server closed the connection, as it
     may between two requests (RFC 9112 §9.3.1): it was not read, and has to be sent again.
     """
@@ -47,6 +48,7 @@ class Connection(asyncio.BufferedProtocol):
         "_left",
         "_line",
         "_on_idle",
+        "_on_read",
         "_on_stale",
         "_served",
         "_stage",
@@ -58,7 +60,9 @@ class Connection(asyncio.BufferedProtocol):
         head: bytes,
         on_idle: Callable[["Connection"], object],
         on_stale: Callable[[Call], object],
+        on_read: Callable[[], object],
     ) -> None:
+        self._on_read = on_read
         self._on_stale = on_stale
         self._served = 0
         self._head = head
@@ -109,6 +113,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` were read."""
+        self._on_read()
         try:
             at = 0
             # What nearly every read is: one whole chunk.

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+from collections.abc import Callable
 
 from bench.load.bodies import head_of
 from bench.load.call import Call
@@ -15,10 +16,11 @@ CLOSE_TIMEOUT_S = 5.0
 
 
 class Connections:
-    """Sends calls, each on an idle connection or on a new one."""
+    """Sends calls, each on an idle connection or on a new one; ``on_read`` is told of reads."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, on_read: Callable[[], object]) -> None:
         self._target = target
+        self._on_read = on_read
         port = "" if target.port == (443 if target.is_tls else 80) else f":{target.port}"
         host = f"[{target.host}]" if ":" in target.host else target.host
         self._head = head_of(f"{host}{port}", target.path, target.headers)
@@ -74,7 +76,7 @@ class Connections:
         try:
             async with self._dialling, asyncio.timeout(CONNECT_TIMEOUT_S):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self._head, self._on_idle, self.send),
+                    lambda: Connection(self._head, self._on_idle, self.send, self._on_read),
                     target.host,
                     target.port,
                     ssl=self._tls,

@@ -12,9 +12,14 @@ _ENGINE_LEVELS: Final = {
 }
 _CONTINUES_LINE: Final = 5
 
-# Said when llama_decode returns 1, which the worker handles as part of its work; what else
-# it returns, the worker logs itself.
-_EXPECTED: Final = ("failed to find a memory slot", "failed to decode image")
+# Said when llama_decode returns 1, or a copy of cells finds no room, which the worker handles
+# as part of its work; what else llama_decode returns, the worker logs itself.
+_EXPECTED: Final = (
+    "failed to find a memory slot",
+    "failed to decode image",
+    "available cells in kv cache",
+    "failed to restore kv cache",
+)
 
 _engine_log = logging.getLogger("llama.cpp")
 

@@ -82,7 +82,7 @@ class PrefixCache:
             slot = source
         else:
             slot = spare if self._keeps_parts else source
-        is_swapped = source in self._swapped
+        is_swapped = shared > 0 and source in self._swapped
         del self._free[slot]
         self._swapped.discard(slot)
         return Taken(slot, shared, source, is_swapped)

@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -330,11 +331,14 @@ def test_what_is_swapped_out_is_for_all_until_it_is_dropped(engine: LlamaEngine)
         ]
 
 
-def test_what_is_swapped_out_stays_so_until_there_is_room(engine: LlamaEngine) -> None:
+def test_what_is_swapped_out_stays_so_until_there_is_room(
+    engine: LlamaEngine, caplog: pytest.LogCaptureFixture
+) -> None:
     decode_all(engine, BatchSequence(0, [BOS] * 200))
     assert engine.swap_out(0)
     assert decode_all(engine, BatchSequence(1, [BOS] * 100)) == [DecodeOutcome.DECODED]
     assert not engine.swap_in(0, 2)
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
     assert decode_all(engine, BatchSequence(2, [BOS] * 20)) == [DecodeOutcome.DECODED]
     engine.keep(1, 0)
     assert engine.swap_in(0, 2)

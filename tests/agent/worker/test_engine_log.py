@@ -51,7 +51,12 @@ def test_first_error_is_the_reason_remembered() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"decode: failed to find a memory slot for batch of size 9\n", b"failed to decode image\n"],
+    [
+        b"decode: failed to find a memory slot for batch of size 9\n",
+        b"failed to decode image\n",
+        b"state_read_meta: failed to find 200 available cells in kv cache\n",
+        b"state_seq_set_data: error loading state: failed to restore kv cache\n",
+    ],
 )
 def test_full_kv_cache_is_no_warning(engine_lines: pytest.LogCaptureFixture, line: bytes) -> None:
     EngineLog().on_text(WARN, line)

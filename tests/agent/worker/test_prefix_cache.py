@@ -172,6 +172,13 @@ def test_what_is_swapped_out_is_brought_in_only_if_that_is_worth_it() -> None:
     assert cache.take(LONG[:60]) == Taken(2, 0, 2)
 
 
+@pytest.mark.parametrize("afresh", [True, False])
+def test_nothing_is_brought_in_for_who_shares_nothing(afresh: bool) -> None:
+    cache = cache_holding(LONG, most_swapped=100)
+    assert swap_all(cache) == [0]
+    assert cache.take([*LONG, 1] if afresh else [1, 2], afresh=afresh) == Taken(0, 0, 0)
+
+
 def test_a_slot_that_comes_back_can_be_swapped_out_again() -> None:
     cache = cache_holding(LONG, most_swapped=100)
     for _ in range(2):

@@ -219,6 +219,21 @@ def test_what_is_under_way_at_the_end_is_cut_and_no_error() -> None:
     on_loop(test)
 
 
+def test_a_run_ends_even_if_its_timers_never_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    timeout = asyncio.timeout
+
+    async def test() -> None:
+        async with serving(stream(*[token()] * 1000, DONE)) as (port, _):
+            # As on a machine where reading leaves no time for them.
+            monkeypatch.setattr(asyncio, "timeout", lambda _: timeout(None))
+            found = await measured(port, streams=3, duration_s=0.1, drain_s=0.0)
+            monkeypatch.undo()
+        assert found.failed == 0
+        assert 1 <= found.cut <= 3
+
+    on_loop(test)
+
+
 def test_what_had_no_answer_yet_at_the_end_is_told_apart() -> None:
     async def test() -> None:
         async with serving([30.0]) as (port, _):
