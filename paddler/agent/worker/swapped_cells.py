@@ -25,18 +25,20 @@ class SwappedCells:
     @classmethod
     def of(cls, context: Any, slot: int) -> Self | None:
         """Copy them; ``None``: llama.cpp cannot, or there is no memory for it."""
-        size = llama_cpp.llama_state_seq_get_size(context, slot)
+        sequence = llama_cpp.llama_seq_id(slot)
+        size = llama_cpp.llama_state_seq_get_size(context, sequence)
         try:
             state = np.empty(size, np.uint8)
         except MemoryError:
             return None
-        written = llama_cpp.llama_state_seq_get_data(context, _pointer(state), size, slot)
+        written = llama_cpp.llama_state_seq_get_data(context, _pointer(state), size, sequence)
         return cls(state) if size and written == size else None
 
     def bring_back(self, context: Any, slot: int) -> bool:
         """Have an empty slot hold them; ``False``: there is no room, and it stays empty."""
         size = self._state.size
-        read = llama_cpp.llama_state_seq_set_data(context, _pointer(self._state), size, slot)
+        sequence = llama_cpp.llama_seq_id(slot)
+        read = llama_cpp.llama_state_seq_set_data(context, _pointer(self._state), size, sequence)
         return bool(read == size)
 
 
