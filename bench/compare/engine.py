@@ -14,7 +14,7 @@ from bench.compare.engines import (
     start_llama_server,
     start_ours,
 )
-from bench.compare.findings import OURS, Findings
+from bench.compare.findings import OURS, Findings, Part
 from bench.compare.processes import BenchFailed, Stage, stage
 from bench.load.report import Report
 
@@ -24,7 +24,6 @@ LLAMA_CPP_PYTHON: Final = "llama-cpp-python"
 # Greedy, and no end before the limit: SmolLM2's end tokens never come.
 BODY: Final = json.dumps({"temperature": 0, "logit_bias": {"0": -100, "2": -100}})
 
-Part = tuple[str, float]
 RATE: Final[Part] = (LLAMA_SERVER, 1.05)
 FIRST_TOKEN: Final[Part] = (LLAMA_SERVER, 1.0)
 

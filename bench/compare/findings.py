@@ -6,6 +6,9 @@ from typing import Final
 
 import msgspec
 
+Part = tuple[str, float]
+"""A program, and a factor: so much of what that program has."""
+
 OURS: Final = "paddler"
 DIRECT: Final = "no proxy"
 """The same work with nothing between: shown beside the others, not one of them."""
@@ -28,7 +31,7 @@ class Row(msgspec.Struct, kw_only=True):
     unit: str
     values: dict[str, list[float]]
     budget: float | None = None
-    part_budget: tuple[str, float] | None = None
+    part_budget: Part | None = None
     is_more_better: bool = False
     is_doubtful: bool = False
 
@@ -90,7 +93,7 @@ class Findings:
         value: float | None,
         *,
         budget: float | None = None,
-        part_budget: tuple[str, float] | None = None,
+        part_budget: Part | None = None,
         is_more_better: bool = False,
         is_doubtful: bool = False,
     ) -> None:

@@ -331,10 +331,10 @@ class LlamaEngine:
         self.context_size: int = llama_cpp.llama_n_ctx(self._context)
         # llama.cpp bounds the batch by the context itself, but for models without causal attention.
         self.n_batch: int = min(llama_cpp.llama_n_batch(self._context), self.context_size)
-        # What is computed at once: more in one batch gains nothing.
         self.keeps_parts: bool = model.keeps_parts
         has_gpu: bool = llama_cpp.llama_supports_gpu_offload()
         self.runs_on_cpu: bool = not (has_gpu and parameters.n_gpu_layers)
+        # What is computed at once: more in one batch gains nothing.
         self.max_prefill_beside_decode: int = llama_cpp.llama_n_ubatch(self._context)
         self._batch = _Batch(self.n_batch, slots)
         self._desk = DrawingDesk(model.vocab)
@@ -479,8 +479,10 @@ class LlamaEngine:
         if not (self.runs_on_cpu and self._has_plain_cells):
             return chunks, ()
         tiles = [c for c in chunks if c.tokens >= TILE_TOKENS and not c.is_last]
+        if not tiles:  # as in most steps
+            return chunks, ()
         rest = [chunk for chunk in chunks if chunk not in tiles]
-        if not tiles or sum(chunk.sequence.decoded for chunk in rest) < TILES_FROM_CELLS:
+        if sum(chunk.sequence.decoded for chunk in rest) < TILES_FROM_CELLS:
             return chunks, ()
         return tiles, rest
 
