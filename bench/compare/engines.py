@@ -15,12 +15,7 @@ from paddler.messages.state import DEFAULT_DESIRED_STATE
 CONTEXT: Final = 8192
 LOAD_TIMEOUT_S: Final = 120.0
 # What the others have unless told otherwise.
-PARAMETERS: Final = {
-    "k_cache_dtype": "F16",
-    "v_cache_dtype": "F16",
-    "penalty_repeat": 1.0,
-    "penalty_presence": 0.0,
-}
+PARAMETERS: Final = {"k_cache_dtype": "F16", "v_cache_dtype": "F16"}
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -38,8 +33,12 @@ def start_ours(
     agents: int = 1,
     context: int = CONTEXT,
     flags: Sequence[str] = (),
+    penalty_repeat: float = DEFAULT_DESIRED_STATE.inference_parameters.penalty_repeat,
 ) -> Served:
-    """A balancer, and agents that have loaded ``model``."""
+    """A balancer, and agents that have loaded ``model``.
+
+    ``penalty_repeat`` is the one value of sampling that a request cannot say for itself.
+    """
     management, inference, openai = (free_port() for _ in range(3))
     balancer = on.python(
         "paddler",
@@ -55,7 +54,10 @@ def start_ours(
     served = Served(f"http://127.0.0.1:{openai}", f"http://127.0.0.1:{management}")
     state = msgspec.to_builtins(DEFAULT_DESIRED_STATE)
     state["model"] = {"LocalToAgent": str(model)}
-    state["inference_parameters"] |= PARAMETERS | {"context_size": context}
+    state["inference_parameters"] |= PARAMETERS | {
+        "context_size": context,
+        "penalty_repeat": penalty_repeat,
+    }
     request = urllib.request.Request(
         f"{served.management}/api/v1/balancer_desired_state",
         json.dumps(state).encode(),

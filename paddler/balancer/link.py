@@ -155,7 +155,9 @@ class Stream:
         if self._state is StreamState.RUNNING:
             self._take(kind, flags, payload)
         if flags & FRAME_FINAL:
-            self.end(Lost(f"{self.agent.label}: the answer ended without a result"))
+            if not self.ended.done():
+                self._settle(Lost(f"{self.agent.label}: the answer ended without a result"))
+            self.end()
 
     def stop(self, ending: Ending) -> None:
         """End the answer now; the slot stays taken until the agent confirms."""
@@ -166,13 +168,17 @@ class Stream:
         self.sink = self._link.discard_rest(self)
         self._link.send(wire.StopStream(self.stream_id))
 
-    def end(self, ending: Ending) -> None:
-        """Nothing more will come: give the slot back. ``ending`` counts unless one is settled."""
+    def end(self, ending: Ending | None = None) -> None:
+        """Nothing more will come: give the slot back.
+
+        ``ending`` counts unless one is settled; without it, one must be.
+        """
         if self._state is StreamState.ENDED:
             return
         self._state = StreamState.ENDED
         self._link.forget(self)
-        self._settle(ending)
+        if ending is not None:
+            self._settle(ending)
         self._lease.release()
 
     def on_silence(self) -> None:
@@ -188,7 +194,7 @@ class Stream:
             self._outlet.on_overrun()
             self.stop(Failure(499, "the client reads too slowly"))
             return
-        match FrameKind(kind):
+        match kind:
             case FrameKind.DONE:
                 self._settle(Completed(wire.decode_finished(payload), self.agent))
             case (
@@ -197,18 +203,18 @@ class Stream:
                 | FrameKind.CALL
                 | FrameKind.SCORED
                 | FrameKind.EMBEDDING_USAGE
-            ) as result:
+            ):
                 if not self.was_heard:
                     self.was_heard = True
                     self.first_result_at = self._loop.time()
-                self._outlet.on_result(result, payload, self.agent)
+                self._outlet.on_result(FrameKind(kind), payload, self.agent)
             case FrameKind.FAILED | FrameKind.EMBEDDING_END:
                 msgspec.json.decode(payload)  # it goes out as it is: rubbish must not
                 self._settle(Concluded(payload, self.agent, bool(flags & FRAME_REFUSED)))
             case FrameKind.RETURNED:
                 self._settle(Lost(f"{self.agent.label}: {wire.decode_returned(payload).reason}"))
-            case _:  # every sink has a write, so the relay returns no tokens
-                raise AssertionError(f"the relay returned a frame of kind {kind}")
+            case _:  # tokens do not come here: every sink has a write
+                raise ValueError("there is no such kind")
 
     def _settle(self, ending: Ending) -> None:
         if not self.ended.done():

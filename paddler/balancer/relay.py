@@ -106,7 +106,9 @@ class Dispatcher:
         self, course: "_Course", job: Job, outlet: Outlet, sampling: Sampling, delivery: Delivery
     ) -> Outcome:
         blocks = self._blocks_of(job)
-        ticket = self._waitline.take_ticket(lambda: self._preferred(blocks), current_tenant())
+        ticket = self._waitline.take_ticket(
+            (lambda: self._preferred(blocks)) if blocks else None, current_tenant()
+        )
         lost: Lost | None = None
         while True:
             course.begin_wait()
@@ -121,7 +123,7 @@ class Dispatcher:
             if self._item_timeout_s <= 0:
                 lease.release()
                 return item_timeout(self._item_timeout_s)
-            if self._prefixes is not None:
+            if self._prefixes is not None and blocks:
                 self._prefixes.note(blocks, lease.agent.id)
             link = lease.agent.link
             try:

@@ -46,7 +46,7 @@ class Tenants:
 
     def request(self, tenant: str) -> contextlib.AbstractContextManager[None]:
         """A request is under way within the block; :class:`TooManyRequests`: it may not be."""
-        return _Request(self._running, tenant, self._limit)
+        return _Request(self._running, tenant, self._limit) if tenant else _UNCOUNTED
 
     def may_wait(self, tenant: str, waiting: int) -> bool:
         """Whether one more request of a key may wait for a slot, where so many wait already."""
@@ -56,6 +56,10 @@ class Tenants:
     def running(self, tenant: str) -> int:
         """Requests of a key that are under way."""
         return self._running[tenant]
+
+
+_UNCOUNTED: Final = contextlib.nullcontext()
+"""What is nobody's has no limits, and is not counted."""
 
 
 class _Request:
@@ -72,7 +76,7 @@ class _Request:
 
     def __enter__(self) -> None:
         tenant, running = self._tenant, self._running
-        if tenant and 0 < self._limit <= running[tenant]:
+        if 0 < self._limit <= running[tenant]:
             raise TooManyRequests(tenant, self._limit)
         running[tenant] += 1
         self._token = _current.set(tenant)

@@ -25,18 +25,21 @@ class Refusal(Enum):
 
 Place: TypeAlias = asyncio.Future[Lease[LinkT] | Refusal]
 Prefer: TypeAlias = Callable[[], Agent[LinkT] | None]
+"""Asked at the claim, as agents come and go while one waits."""
 
 
 class Ticket(Generic[LinkT]):
     """When a request arrived, and how long it may still wait, over all its waits.
 
-    ``prefer``: tells which agent should have it, of those that are equally busy. ``tenant``:
-    whose it is.
+    ``prefer``: tells which agent should have it, of those that are equally busy; ``None``: any.
+    ``tenant``: whose it is.
     """
 
     __slots__ = ("number", "patience_s", "prefer", "tenant", "was_served")
 
-    def __init__(self, number: int, patience_s: float, prefer: Prefer[LinkT], tenant: str) -> None:
+    def __init__(
+        self, number: int, patience_s: float, prefer: Prefer[LinkT] | None, tenant: str
+    ) -> None:
         self.tenant = tenant
         self.number = number
         self.patience_s = patience_s
@@ -75,7 +78,7 @@ class Waitline(Watched, Generic[LinkT]):
         """Requests that wait right now."""
         return len(self._places)
 
-    def take_ticket(self, prefer: Prefer[LinkT] = lambda: None, tenant: str = "") -> Ticket[LinkT]:
+    def take_ticket(self, prefer: Prefer[LinkT] | None = None, tenant: str = "") -> Ticket[LinkT]:
         """A place in the order of arrival; one for the whole life of a request."""
         self._tickets += 1
         return Ticket(self._tickets, self._timeout_s, prefer, tenant)
@@ -88,8 +91,9 @@ class Waitline(Watched, Generic[LinkT]):
         """
         if self._is_stopped:
             return Refusal.STOPPING
-        ahead = sum(other.number < ticket.number for other in self._places)
-        if ahead == 0 and (lease := self._pool.claim(ticket.prefer())) is not None:
+        # Mostly nobody waits.
+        is_first = not self._places or all(other.number > ticket.number for other in self._places)
+        if is_first and (lease := self._claim(ticket)) is not None:
             ticket.was_served = True
             return lease
         # Who lost a slot is let back in over the limit, unless nobody may wait at all.
@@ -140,7 +144,7 @@ class Waitline(Watched, Generic[LinkT]):
                 ticket = min(self._places, key=lambda ticket: ticket.number)
                 if self._places[ticket].done():  # timed out or cancelled, not yet gone
                     del self._places[ticket]
-                elif (lease := self._pool.claim(ticket.prefer())) is not None:
+                elif (lease := self._claim(ticket)) is not None:
                     ticket.was_served = True
                     self._answer(self._places.pop(ticket), lease)
                 else:
@@ -150,6 +154,9 @@ class Waitline(Watched, Generic[LinkT]):
             self._is_serving = False
         if served:
             self._changed()
+
+    def _claim(self, ticket: Ticket[LinkT]) -> Lease[LinkT] | None:
+        return self._pool.claim(ticket.prefer() if ticket.prefer is not None else None)
 
     def _answer(self, place: Place[LinkT], answer: Lease[LinkT] | Refusal) -> None:
         if not place.done():

@@ -7,16 +7,19 @@ class Watched:
     """Base of what others watch: whoever changes it calls :meth:`_changed` afterwards."""
 
     def __init__(self) -> None:
-        self._watchers: list[Callable[[], object]] = []
+        # Changed anew each time, as a watcher may come or go while others are called.
+        self._watchers: tuple[Callable[[], object], ...] = ()
 
     def watch(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` after every change, synchronously: it must be quick and not raise."""
-        self._watchers.append(callback)
+        self._watchers += (callback,)
 
     def unwatch(self, callback: Callable[[], object]) -> None:
         """Undo :meth:`watch`."""
-        self._watchers.remove(callback)
+        watchers = list(self._watchers)
+        watchers.remove(callback)
+        self._watchers = tuple(watchers)
 
     def _changed(self) -> None:
-        for callback in tuple(self._watchers):
+        for callback in self._watchers:
             callback()

@@ -13,7 +13,7 @@ while it does, whatever the client sends ahead waits, and the client's end cance
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import Final, cast
 
@@ -275,7 +275,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     _transport: asyncio.Transport
     _handler: Handler
-    _params: dict[str, str]
+    _params: Mapping[str, str]
 
     def __init__(self, site: Site, connections: OpenConnections) -> None:
         self.flow = FlowControl()
@@ -334,8 +334,13 @@ class HttpConnection(asyncio.BufferedProtocol):
             if self._lingered_bytes > self._site.limits.max_linger_bytes:
                 self._transport.abort()
             return
+        data = READ_BUFFER[:nbytes]
         try:
-            self._take(self._http.feed(READ_BUFFER[:nbytes]))
+            whole = self._http.read_whole(data)
+            if whole is not None:
+                self._on_whole(*whole)
+                return
+            self._take(self._http.feed(data))
         except RemoteProtocolError as error:
             self._refuse(error)
         if self._has_pipelined_too_much():
@@ -448,6 +453,11 @@ class HttpConnection(asyncio.BufferedProtocol):
             if self._waiting is _Waiting.FOR_END:
                 return
 
+    def _on_whole(self, head: RequestHead, body: bytes) -> None:
+        self._on_head(head)
+        self._body = body
+        self._on_request()
+
     def _on_head(self, head: RequestHead) -> None:
         self._head = head
         self.keep_alive = head.keep_alive
@@ -467,7 +477,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         site = self._site
         if site.guard is not None and (answer := site.guard(head)) is not None:
             return answer
-        if site.cors is not None and Cors.is_preflight(head):
+        if head.method == "OPTIONS" and site.cors is not None and Cors.is_preflight(head):
             refusal = site.cors.refusal(head.headers)
             return (
                 Response(200, headers=PREFLIGHT_FIELDS) if refusal is None else text(400, refusal)
@@ -530,6 +540,10 @@ class HttpConnection(asyncio.BufferedProtocol):
             # requests and reads no answers shall not fill our memory.
             self._wait_for_reader()
             await self.flow.drain()
+        if not self._is_gone:
+            # Not only when the task is known to be done: the next request mostly comes before.
+            self._task = None
+            self._after_response()
 
     def _on_failure(self, exchange: Exchange, error: Exception) -> None:
         request = exchange.request
@@ -546,16 +560,16 @@ class HttpConnection(asyncio.BufferedProtocol):
             exchange.respond(response)
 
     def _on_run(self, task: asyncio.Task[None]) -> None:
-        self._task = None
+        if self._task is task:
+            self._task = None
         if self._is_gone:
-            self._open.discard(self)
+            if self._task is None:
+                self._open.discard(self)
         elif task.cancelled():
             self._transport.abort()
         elif (error := task.exception()) is not None:
             _log.error("a response could not be made", exc_info=error)
             self._transport.abort()
-        else:
-            self._after_response()
 
     def _after_response(self) -> None:
         if self._transport.is_closing():
@@ -565,10 +579,11 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         self._head = None
         try:
-            self._take(self._http.next_request())
+            if events := self._http.next_request():
+                self._take(events)
         except RemoteProtocolError as error:
             self._refuse(error)
-        if not self._has_pipelined_too_much():
+        if not self._is_reading and not self._has_pipelined_too_much():
             self._resume_reading()
         self._watch_progress()
 

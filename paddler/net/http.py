@@ -1,6 +1,6 @@
 """Requests, responses, routes: what a service sees of HTTP."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, unquote
 
@@ -24,7 +24,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     query: str
     headers: Headers
     body: bytes
-    params: dict[str, str]
+    params: Mapping[str, str]
     principal: str = ""
     """Who sent it, where the site knows its callers."""
 
@@ -68,7 +68,7 @@ class Match(msgspec.Struct, frozen=True):
     """Who answers a request. ``max_body_bytes`` is ``None`` where the site's default holds."""
 
     handler: Handler
-    params: dict[str, str]
+    params: Mapping[str, str]
     max_body_bytes: int | None
 
 
@@ -79,11 +79,6 @@ class MethodNotAllowed(msgspec.Struct, frozen=True):
     """Value of the ``Allow`` field."""
 
 
-class _Route(msgspec.Struct, frozen=True):
-    handler: Handler
-    max_body_bytes: int | None
-
-
 class Router:
     """Finds the handler of a request.
 
@@ -92,9 +87,9 @@ class Router:
     """
 
     def __init__(self) -> None:
-        self._literal: dict[str, dict[str, _Route]] = {}
-        self._patterns: dict[tuple[str, ...], dict[str, _Route]] = {}
-        self._rest: dict[str, _Route] = {}
+        self._literal: dict[str, dict[str, Match]] = {}  # by path and method
+        self._patterns: dict[tuple[str, ...], dict[str, Match]] = {}
+        self._rest: dict[str, Match] = {}
         self._rest_except = ""
 
     def add(
@@ -107,27 +102,27 @@ class Router:
             methods = self._literal.setdefault(pattern, {})
         if method in methods:
             raise ValueError(f"{method} {pattern} has a handler already")
-        methods[method] = _Route(handler, max_body_bytes)
+        methods[method] = Match(handler, {}, max_body_bytes)
 
     def add_rest(self, method: str, handler: Handler, *, except_under: str) -> None:
         """Let ``handler`` answer every path that nobody else does, but for those of a prefix."""
-        self._rest[method] = _Route(handler, None)
+        self._rest[method] = Match(handler, {}, None)
         self._rest_except = except_under
 
     def resolve(self, method: str, path: str) -> Match | MethodNotAllowed | None:
         """Who answers; ``None`` for an unknown path."""
-        methods, params = self._find(path)
+        params = None
+        methods = self._literal.get(path)
         if methods is None:
-            return None
-        route = methods.get(method)
-        if route is None:
+            methods, params = self._find(path)
+            if methods is None:
+                return None
+        match = methods.get(method)
+        if match is None:
             return MethodNotAllowed(", ".join(sorted(methods)))
-        return Match(route.handler, params, route.max_body_bytes)
+        return msgspec.structs.replace(match, params=params) if params else match
 
-    def _find(self, path: str) -> tuple[dict[str, _Route] | None, dict[str, str]]:
-        literal = self._literal.get(path)
-        if literal is not None:
-            return literal, {}
+    def _find(self, path: str) -> tuple[dict[str, Match] | None, dict[str, str]]:
         segments = path.split("/")
         for pattern, methods in self._patterns.items():
             params = _match(pattern, segments)

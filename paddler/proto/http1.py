@@ -52,6 +52,7 @@ MAX_CHUNK_LINE_BYTES: Final = 4_096  # nobody sends chunk extensions; as nginx's
 _USUAL_CHUNK_LINE_BYTES: Final = 18  # 16 digits and CRLF
 MAX_TRAILER_BYTES: Final = 8_192
 _NO_LIMIT: Final = sys.maxsize
+_USUAL_HEAD_BYTES: Final = 1_024  # browsers send some 500, clients of APIs 200 to 400
 
 _LINE_WINDOW: Final = MAX_REQUEST_LINE_BYTES + 2  # the longest start line with its CRLF
 _CR: Final = 0x0D
@@ -183,7 +184,7 @@ class _Connection(ABC):
     def _start_next(self) -> list[HttpEvent]:
         self._move(State.IDLE)
         self._max_body_bytes = _NO_LIMIT
-        return self.feed(b"")
+        return self.feed(b"") if self._pending else []
 
     def _read(self, data: BytesLike) -> list[HttpEvent]:
         events: list[HttpEvent] = []
@@ -306,7 +307,8 @@ class _Connection(ABC):
         self._left_bytes = int(line[1], 16)
         if self._left_bytes:
             self._body_bytes += self._left_bytes
-            self._check_body_limit()
+            if self._body_bytes > self._max_body_bytes:
+                raise self._body_too_large()
             self._move(State.CHUNK_DATA)
         else:
             self._move(State.TRAILERS)
@@ -350,13 +352,12 @@ class _Connection(ABC):
         events.append(BodyPart(bytes(view[at:])))
         return len(view)
 
-    def _check_body_limit(self) -> None:
-        if self._body_bytes > self._max_body_bytes:
-            raise RemoteProtocolError(
-                f"body of {self._body_bytes} bytes is larger than allowed "
-                f"(limit: {self._max_body_bytes} bytes)",
-                status=413,
-            )
+    def _body_too_large(self) -> RemoteProtocolError:
+        return RemoteProtocolError(
+            f"body of {self._body_bytes} bytes is larger than allowed "
+            f"(limit: {self._max_body_bytes} bytes)",
+            status=413,
+        )
 
 
 _READERS: Final[
@@ -380,6 +381,28 @@ class ServerConnection(_Connection):
 
     _START_LINE = "request line"
 
+    def read_whole(self, data: memoryview) -> tuple[RequestHead, bytes] | None:
+        """Head and body of the request that ``data`` is, where none is under way.
+
+        Does at once what ``feed`` does in steps, for what nearly every request is: all of it in
+        one read, and nothing else. ``None``: it is something else, or an offence; nothing has
+        changed, and ``feed`` tells what it is. Chunked bodies and long heads are ``feed``'s, too.
+        """
+        if self._state is not State.IDLE or self._pending:
+            return None
+        try:
+            end = head_end(data[:_LINE_WINDOW])
+            if end < 0:
+                return None
+            head, length = _read_request_head(bytes(data[:end]))
+        except RemoteProtocolError:
+            return None
+        if length is None or end + length != len(data):
+            return None
+        self._body_bytes = length
+        self._state = State.COMPLETE  # by way of the others, of which nothing is left to see
+        return head, bytes(data[end:])
+
     def next_request(self) -> list[HttpEvent]:
         """Go on after a complete request, with what came behind it. Raises as ``feed`` does."""
         return self._start_next()
@@ -391,43 +414,13 @@ class ServerConnection(_Connection):
         what has come already is too long.
         """
         self._max_body_bytes = max_body_bytes
-        try:
-            self._check_body_limit()
-        except RemoteProtocolError:
+        if self._body_bytes > max_body_bytes:
             self._close()
-            raise
+            raise self._body_too_large()
 
     def _on_head(self, head: memoryview, events: list[HttpEvent]) -> None:
-        method, target, version_minor, fields = parse_request_head(head)
-        headers = Headers(fields)
-        path, query = _split_target(method, target)
-        _check_host(headers, version_minor)
-        length = _body_length(headers, version_minor)
-        has_body = length != 0
-        expectation = headers.get("expect")
-        if expectation is not None and expectation.lower() != "100-continue":
-            raise RemoteProtocolError(
-                f"cannot meet the expectation {expectation[:40]!r}: only 100-continue is known",
-                status=417,
-            )
-        options = headers.tokens("connection")
-        events.append(
-            RequestHead(
-                method=method,
-                target=target,
-                path=path,
-                query=query,
-                version_minor=version_minor,
-                headers=headers,
-                has_body=has_body,
-                keep_alive="close" not in options
-                and (version_minor == 1 or "keep-alive" in options),
-                expects_continue=expectation is not None and has_body and version_minor == 1,
-                upgrade=headers.get("upgrade", "").lower() or None
-                if "upgrade" in options and version_minor == 1
-                else None,
-            )
-        )
+        request, length = _read_request_head(bytes(head))
+        events.append(request)
         self._start_body(length, events)
 
 
@@ -484,6 +477,48 @@ class ClientConnection(_Connection):
 
 
 # --- rules for heads -----------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=512)  # on a connection that stays open, most heads are the one before
+def _read_usual_head(head: bytes) -> tuple[RequestHead, int | None]:
+    return _read_new_head(head)
+
+
+def _read_request_head(head: bytes) -> tuple[RequestHead, int | None]:
+    """A request's head, checked, and the length of its body; ``None`` if chunked."""
+    # What is remembered is bounded in bytes, too.
+    return (_read_usual_head if len(head) <= _USUAL_HEAD_BYTES else _read_new_head)(head)
+
+
+def _read_new_head(head: bytes) -> tuple[RequestHead, int | None]:
+    method, target, version_minor, fields = parse_request_head(head)
+    headers = Headers(fields)
+    path, query = _split_target(method, target)
+    _check_host(headers, version_minor)
+    length = _body_length(headers, version_minor)
+    has_body = length != 0
+    expectation = headers.get("expect")
+    if expectation is not None and expectation.lower() != "100-continue":
+        raise RemoteProtocolError(
+            f"cannot meet the expectation {expectation[:40]!r}: only 100-continue is known",
+            status=417,
+        )
+    options = headers.tokens("connection")
+    request = RequestHead(
+        method=method,
+        target=target,
+        path=path,
+        query=query,
+        version_minor=version_minor,
+        headers=headers,
+        has_body=has_body,
+        keep_alive="close" not in options and (version_minor == 1 or "keep-alive" in options),
+        expects_continue=expectation is not None and has_body and version_minor == 1,
+        upgrade=headers.get("upgrade", "").lower() or None
+        if "upgrade" in options and version_minor == 1
+        else None,
+    )
+    return request, length
 
 
 def _split_target(method: str, target: str) -> tuple[str, str]:
@@ -549,12 +584,13 @@ def encode_response_head(status: int, fields: Iterable[tuple[str, str]]) -> byte
     line = _STATUS_LINES.get(status)
     if line is None:
         raise ValueError(f"unknown status {status}")
-    return _encode_head(line, fields)
+    return "".join((line, *map(_field_line, fields), "\r\n")).encode("latin-1")
 
 
 def encode_request_head(method: str, target: str, fields: Iterable[tuple[str, str]]) -> bytes:
     """A request's head; Host and framing fields are the caller's."""
-    return _encode_head(f"{method} {target} HTTP/1.1\r\n", fields)
+    line = f"{method} {target} HTTP/1.1\r\n"
+    return "".join((line, *map(_field_line, fields), "\r\n")).encode("latin-1")
 
 
 def encode_chunk(data: BytesLike) -> bytes:
@@ -562,13 +598,9 @@ def encode_chunk(data: BytesLike) -> bytes:
     return b"".join((b"%x\r\n" % len(data), data, b"\r\n")) if data else b""
 
 
-def _encode_head(line: str, fields: Iterable[tuple[str, str]]) -> bytes:
-    lines = [_field_line(name, value) for name, value in fields]
-    return "".join((line, *lines, "\r\n")).encode("latin-1")
-
-
 @lru_cache(maxsize=1024)  # responses say much the same
-def _field_line(name: str, value: str) -> str:
+def _field_line(field: tuple[str, str]) -> str:
+    name, value = field
     # A CR or LF in a value would let it write further fields, or a response of its own.
     if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
         raise ValueError(f"header field {name!r} cannot carry {value!r}")

@@ -1,6 +1,6 @@
 """One choice of an answer, gathered whole."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -86,7 +86,7 @@ class GatheredChoice:
     @property
     def text(self) -> str:
         """All of it, as it came."""
-        return _decoded(part[1:] for part in self._parts)
+        return _decoded([part[1:] for part in self._parts])
 
     def open_sink(self, stream_id: int, agent: Agent, now: float) -> Sink:
         """Every piece with its tag."""
@@ -108,10 +108,10 @@ class GatheredChoice:
         """Cannot be: the sink is never paused."""
 
     def _text(self, tag: bytes) -> str:
-        return _decoded(part[1:] for part in self._parts if part[:1] == tag)
+        return _decoded([part[1:] for part in self._parts if part[:1] == tag])
 
 
-def _decoded(pieces: Iterable[bytes]) -> str:
+def _decoded(pieces: list[bytes]) -> str:
     return _decode_text(b'"%b"' % b"".join(pieces))
 
 

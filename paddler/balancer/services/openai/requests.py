@@ -1,7 +1,8 @@
 """Reading requests, and what several endpoints take from them alike."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -36,8 +37,22 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "top_logprobs": (0, 20),
     "top_p": (0, 1),
 }
-_RANGED_FIELDS: Final[dict[type, tuple[str, ...]]] = {}
-"""Those that a kind of request has; filled as they come."""
+
+Fields = tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]
+"""Names of fields that a kind of request has, and what reads them all at once."""
+_RANGED_FIELDS: Final[dict[type, Fields]] = {}
+_SAMPLING_FIELDS: Final[dict[type, Fields]] = {}
+"""Both are filled as kinds of requests come."""
+# As requests and our own samplers call them alike.
+SAMPLING_VALUES: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+)
 _BIAS_RANGE: Final = (-100, 100)
 
 # How msgspec ends a complaint about a part of the document, and names what is not there.
@@ -73,12 +88,9 @@ def read(request: Request, decode: Callable[[bytes], T]) -> T:
 
 def check_ranges(request: object) -> None:
     """Refuse numbers that mean nothing."""
-    kind = type(request)
-    if (names := _RANGED_FIELDS.get(kind)) is None:
-        names = tuple(name for name in RANGES if hasattr(kind, name))
-        _RANGED_FIELDS[kind] = names
-    for name in names:
-        if (value := getattr(request, name)) is not None:
+    names, read_all = _fields_of(type(request), RANGES, _RANGED_FIELDS)
+    for name, value in zip(names, read_all(request), strict=True):
+        if value is not None:
             check_range(name, value, *RANGES[name])
 
 
@@ -93,17 +105,26 @@ def sampling_of(request: Any, *, top_logprobs: int | None = None) -> Sampling:
 
     ``request`` is of any endpoint; it may lack some of the fields.
     """
+    names, read_all = _fields_of(type(request), SAMPLING_VALUES, _SAMPLING_FIELDS)
     return Sampling(
-        temperature=getattr(request, "temperature", None),
-        top_p=getattr(request, "top_p", None),
-        top_k=getattr(request, "top_k", None),
-        min_p=getattr(request, "min_p", None),
-        presence_penalty=getattr(request, "presence_penalty", None),
-        frequency_penalty=getattr(request, "frequency_penalty", None),
-        seed=getattr(request, "seed", None),
+        **dict(zip(names, read_all(request), strict=True)),
         logit_bias=_bias_of(getattr(request, "logit_bias", None)),
         top_logprobs=top_logprobs,
     )
+
+
+def _fields_of(kind: type, names: Iterable[str], known: dict[type, Fields]) -> Fields:
+    """Those of ``names`` that a kind has, read in one call: each by itself costs as much."""
+    if (fields := known.get(kind)) is None:
+        own = tuple(name for name in names if hasattr(kind, name))
+        # Of a single name it reads a value, not a tuple of one.
+        read_all = attrgetter(*own) if len(own) > 1 else lambda request: _read_each(request, own)
+        fields = known[kind] = (own, read_all)
+    return fields
+
+
+def _read_each(request: object, names: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(getattr(request, name) for name in names)
 
 
 def sampling_of_choice(sampling: Sampling, index: int) -> Sampling:
@@ -115,7 +136,9 @@ def sampling_of_choice(sampling: Sampling, index: int) -> Sampling:
 
 def stop_texts(stop: str | list[str] | None) -> tuple[str, ...]:
     """``stop`` as texts. Empty ones stop nothing."""
-    texts = [stop] if isinstance(stop, str) else stop or []
+    if not stop:
+        return ()
+    texts = [stop] if isinstance(stop, str) else stop
     if len(texts) > MAX_STOP_TEXTS:
         raise ParameterError(
             "stop", f"stop has {len(texts)} texts; at most {MAX_STOP_TEXTS} are allowed"
