@@ -570,6 +570,23 @@ def apply_mask(data, uint32_t key, Py_ssize_t phase=0) -> None:
     PyBuffer_Release(&view)
 
 
+cdef bint is_whole_message(
+    const uint8_t* start,
+    Py_ssize_t size,
+    bint expect_masked,
+    uint64_t max_payload_bytes,
+    FrameHeader* header,
+) noexcept nogil:
+    """Whether a text or binary message that is one frame stands there, all of it."""
+    return (
+        scan_frame_header(start, size, expect_masked, max_payload_bytes, header) == FRAME_SOUND
+        and header.header_bytes != 0
+        and TEXT <= header.opcode <= BINARY
+        and header.is_final
+        and header.payload_bytes <= <uint64_t> (size - header.header_bytes)
+    )
+
+
 def unmask_messages(data, *, bint expect_masked, int64_t max_payload_bytes):
     """The messages that ``data`` begins with, as far as each is one whole frame.
 
@@ -589,14 +606,8 @@ def unmask_messages(data, *, bint expect_masked, int64_t max_payload_bytes):
     try:
         while True:
             start = <uint8_t*> view.buf + at
-            if (
-                scan_frame_header(
-                    start, view.len - at, expect_masked, <uint64_t> max_payload_bytes, &header
-                ) != FRAME_SOUND
-                or header.header_bytes == 0
-                or not TEXT <= header.opcode <= BINARY
-                or not header.is_final
-                or header.payload_bytes > <uint64_t> (view.len - at - header.header_bytes)
+            if not is_whole_message(
+                start, view.len - at, expect_masked, <uint64_t> max_payload_bytes, &header
             ):
                 break
             start += header.header_bytes
@@ -1170,58 +1181,93 @@ cdef class Relay:
         Borrows ``message`` for the call. ``write`` may open, close and pause streams.
         """
         cdef Py_buffer view
-        cdef const uint8_t* frame
-        cdef const uint8_t* end
+        cdef list events = []
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            self.pass_on(<const uint8_t*> view.buf, view.len, now, events)
+        finally:
+            PyBuffer_Release(&view)
+        return events
+
+    def feed_frames(
+        self, data, Py_ssize_t start, double now, int64_t max_payload_bytes
+    ) -> tuple[list[tuple[int, int, int, bytes]], int]:
+        """Pass on the data messages that stand in ``data`` from ``start`` on, still framed.
+
+        ``data`` is what a client sent, and is unmasked in place. What is left for the caller,
+        as :meth:`feed` has it, and the offset behind the last message that was passed on. That is
+        the first one that leaves anything, as what follows may have to wait until it is taken.
+        Ends before anything but a binary message that is one whole frame.
+        """
+        cdef Py_buffer view
+        cdef FrameHeader header
+        cdef uint8_t* message
+        cdef list events = []
+        PyObject_GetBuffer(data, &view, PyBUF_WRITABLE)
+        try:
+            if not 0 <= start <= view.len or max_payload_bytes < 0:
+                raise ValueError(f"start {start} in {view.len} bytes, limit {max_payload_bytes}")
+            while not events:
+                message = <uint8_t*> view.buf + start
+                if not is_whole_message(
+                    message, view.len - start, True, <uint64_t> max_payload_bytes, &header
+                ) or header.opcode != BINARY:
+                    break
+                message += header.header_bytes
+                mask_bytes(message, message, header.payload_bytes, header.mask_key, 0)
+                start += header.header_bytes + <Py_ssize_t> header.payload_bytes
+                self.pass_on(message, header.payload_bytes, now, events)
+        finally:
+            PyBuffer_Release(&view)
+        return events, start
+
+    cdef int pass_on(
+        self, const uint8_t* frame, Py_ssize_t size, double now, list events
+    ) except -1:
+        """One data message; what is left for the caller is added to ``events``."""
+        cdef const uint8_t* end = frame + size
         cdef const uint8_t* payload
         cdef Py_ssize_t payload_bytes
         cdef uint32_t stream_id
         cdef int kind, flags
-        cdef RunFault fault
+        cdef RunFault fault = check_run(frame, size)
         cdef Sink sink
-        cdef list events = []
-        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-        try:
-            frame = <const uint8_t*> view.buf
-            end = frame + view.len
-            fault = check_run(frame, view.len)
-            if fault != RUN_SOUND:
-                raise RemoteProtocolError(RUN_FAULTS[fault], close_code=1002)
-            while frame < end:
-                stream_id = read_u32(frame)
-                kind = frame[4]
-                flags = frame[5]
-                payload_bytes = read_u32(frame + 8)
-                payload = frame + FRAME_HEADER_BYTES
-                frame = payload + payload_bytes
-                sink = self.sinks.get(stream_id)
-                if sink is None:
-                    continue
-                sink.heard_at = now
-                if kind < FIRST_STRUCTURED_KIND and sink.write is not None:
-                    reason = b""
-                    try:
-                        if sink.put_token(kind, payload, payload_bytes):
-                            if sink.tokens == 0:
-                                sink.first_token_at = now
-                            sink.tokens += 1
-                            self.tokens += 1
-                    except Exception as error:
-                        # One stream's broken transport may not cost the others their frames.
-                        sink.is_overrun = True
-                        reason = repr(error).encode()
-                    if sink.is_overrun and not sink.overrun_told:
-                        sink.overrun_told = True
-                        events.append((stream_id, OVERRUN, 0, reason))
-                else:
-                    if kind < FIRST_STRUCTURED_KIND:
+        if fault != RUN_SOUND:
+            raise RemoteProtocolError(RUN_FAULTS[fault], close_code=1002)
+        while frame < end:
+            stream_id = read_u32(frame)
+            kind = frame[4]
+            flags = frame[5]
+            payload_bytes = read_u32(frame + 8)
+            payload = frame + FRAME_HEADER_BYTES
+            frame = payload + payload_bytes
+            sink = self.sinks.get(stream_id)
+            if sink is None:
+                continue
+            sink.heard_at = now
+            if kind < FIRST_STRUCTURED_KIND and sink.write is not None:
+                reason = b""
+                try:
+                    if sink.put_token(kind, payload, payload_bytes):
                         if sink.tokens == 0:
                             sink.first_token_at = now
                         sink.tokens += 1
                         self.tokens += 1
-                    events.append((stream_id, kind, flags, payload[:payload_bytes]))
-        finally:
-            PyBuffer_Release(&view)
-        return events
+                except Exception as error:
+                    # One stream's broken transport may not cost the others their frames.
+                    sink.is_overrun = True
+                    reason = repr(error).encode()
+                if sink.is_overrun and not sink.overrun_told:
+                    sink.overrun_told = True
+                    events.append((stream_id, OVERRUN, 0, reason))
+            else:
+                if kind < FIRST_STRUCTURED_KIND:
+                    if sink.tokens == 0:
+                        sink.first_token_at = now
+                    sink.tokens += 1
+                    self.tokens += 1
+                events.append((stream_id, kind, flags, payload[:payload_bytes]))
+        return 0
 
 
 # --- 5. Candidates ---------------------------------------------------------------------------

@@ -406,6 +406,32 @@ class Relay:
                     events.append((stream_id, OVERRUN, 0, reason))
         return events
 
+    def feed_frames(
+        self, data: Buffer, start: int, now: float, max_payload_bytes: int
+    ) -> tuple[list[tuple[int, int, int, bytes]], int]:
+        view = borrow(data)
+        if view.readonly:
+            raise BufferError("read-only")
+        if not 0 <= start <= len(view) or max_payload_bytes < 0:
+            raise ValueError("start or max_payload_bytes")
+        events: list[tuple[int, int, int, bytes]] = []
+        while not events:
+            try:
+                header = parse_frame_header(
+                    view, start, expect_masked=True, max_payload_bytes=max_payload_bytes
+                )
+            except RemoteProtocolError:
+                break
+            if header is None:
+                break
+            opcode, fin, at, payload_bytes, key = header
+            if opcode != 2 or not fin or at + payload_bytes > len(view):
+                break
+            start = at + payload_bytes
+            apply_mask(view[at:start], key)
+            events = self.feed(view[at:start], now)
+        return events, start
+
 
 def split_run(message: bytes) -> list[tuple[int, int, int, bytes]]:
     frames = []

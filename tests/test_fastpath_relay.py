@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 
 from paddler import _fastpath
+from paddler._fastpath import encode_frame
 from paddler.errors import RemoteProtocolError
 from paddler.messages.link import FRAME_FINAL, FRAME_HEADER, FrameKind, encode_data_frame
 from tests import fastpath_twin
@@ -398,6 +399,76 @@ def test_write_may_feed_the_relay(impl: ModuleType) -> None:
     assert written == [b"<a>", b"<<a>>", b"<b>", b"<<b>>"]
 
 
+# --- messages that are still framed ----------------------------------------------------------
+
+
+def framed(*messages: bytes, opcode: int = 2, fin: bool = True) -> bytes:
+    return b"".join(encode_frame(opcode, message, 0x1020304, fin) for message in messages)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_framed_messages_are_passed_on_one_after_the_other(impl: ModuleType) -> None:
+    written: list[bytes] = []
+    relay = relay_of(impl, sink_of(impl, written.append))
+    data = bytearray(b"before" + framed(token(b"a"), token(b"b") + token(b"c")))
+    assert relay.feed_frames(data, 6, 1.0, 100) == ([], len(data))
+    assert written == [b"<a>", b"<b>", b"<c>"]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_what_follows_a_message_that_leaves_something_waits(impl: ModuleType) -> None:
+    written: list[bytes] = []
+    relay = relay_of(impl, sink_of(impl, written.append))
+    first = framed(token(b"a") + token(b"{}", kind=FrameKind.RESULT))
+    data = bytearray(first + framed(token(b"b")))
+    assert relay.feed_frames(data, 0, 1.0, 100) == ([(1, 8, 0, b"{}")], len(first))
+    assert written == [b"<a>"]
+    assert relay.feed_frames(data, len(first), 1.0, 100) == ([], len(data))
+    assert written == [b"<a>", b"<b>"]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(framed(b"text", opcode=1), id="text"),
+        pytest.param(framed(b"", opcode=9), id="ping"),
+        pytest.param(framed(token(b"b"), fin=False), id="fragment"),
+        pytest.param(framed(token(b"b"))[:-1], id="not whole"),
+        pytest.param(framed(token(b"b"))[:1], id="half a header"),
+        pytest.param(framed(token(b"b" * 100)), id="beyond the limit"),
+        pytest.param(encode_frame(2, token(b"b")), id="not masked"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_what_is_no_whole_data_message_is_left_as_it_came(impl: ModuleType, rest: bytes) -> None:
+    written: list[bytes] = []
+    relay = relay_of(impl, sink_of(impl, written.append))
+    first = framed(token(b"a"))
+    data = bytearray(first + rest)
+    assert relay.feed_frames(data, 0, 1.0, 100) == ([], len(first))
+    assert written == [b"<a>"]
+    assert data[len(first) :] == rest
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_malformed_message_is_refused_framed_as_well(impl: ModuleType) -> None:
+    data = bytearray(framed(b"\1"))
+    with pytest.raises(RemoteProtocolError):
+        relay_of(impl).feed_frames(data, 0, 1.0, 100)
+    data.append(0)  # nobody holds it
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_impossible_places_and_buffers_are_refused(impl: ModuleType) -> None:
+    relay = relay_of(impl)
+    for start, limit in ((-1, 9), (2, 9), (0, -1)):
+        with pytest.raises(ValueError, match="start"):
+            relay.feed_frames(bytearray(b"x"), start, 1.0, limit)
+    with pytest.raises(BufferError):
+        relay.feed_frames(framed(token(b"a")), 0, 1.0, 100)
+
+
 # --- both alike ------------------------------------------------------------------------------
 
 PREFIXES = [(b"",), (b"<", None, b"[["), ()]
@@ -427,7 +498,12 @@ messages = st.lists(
 )
 
 
-def run(impl: ModuleType, plans: list[tuple], data: list[bytes], pauses: list[int]) -> object:
+def run(
+    impl: ModuleType,
+    plans: list[tuple],
+    data: list[bytes | Callable[[_fastpath.Relay], object]],
+    pauses: list[int],
+) -> tuple[object, ...]:
     """All that can be seen of a relay that is fed ``data``, pausing or resuming in between."""
     written: list[tuple[int, bytes]] = []
     sinks = []
@@ -453,7 +529,10 @@ def run(impl: ModuleType, plans: list[tuple], data: list[bytes], pauses: list[in
         for sink in sinks:
             if sink.stream_id in pauses:
                 sink.is_paused = step % 3 != 2
-        events.append(outcome(relay.feed, message, float(step)))
+        if callable(message):
+            events.append(outcome(message, relay))
+        else:
+            events.append(outcome(relay.feed, message, float(step)))
     state = [
         (
             sink.tokens,
@@ -475,6 +554,41 @@ def test_relay_agrees_with_its_twin(
 ) -> None:
     data = [*data, b"".join(data)[:cut]]
     assert run(_fastpath, plans, data, pauses) == run(fastpath_twin, plans, data, pauses)
+
+
+wires = st.lists(
+    st.builds(
+        encode_frame,
+        st.sampled_from([1, 2, 2, 2, 2, 9]),
+        messages.map(lambda several: b"".join(several)[:125]),
+        st.sampled_from([0, 0x1020304, -1]),
+    ),
+    max_size=4,
+).map(b"".join)
+
+
+def run_framed(impl: ModuleType, plans: list[tuple], wire: bytes) -> object:
+    """All that can be seen of a relay that takes what it can of ``wire``."""
+    data = bytearray(wire)
+
+    def take_all(relay: _fastpath.Relay) -> list[object]:
+        taken: list[object] = []
+        start = 0
+        while not taken or taken[-1][0]:
+            taken.append(relay.feed_frames(data, start, 7.0, 200))
+            start = taken[-1][1]
+        return taken
+
+    return *run(impl, plans, [take_all], []), data
+
+
+@settings(deadline=None)
+@given(plans=sink_plans, wire=wires, cut=st.integers(-2, 0))
+def test_relay_agrees_with_its_twin_on_framed_messages(
+    plans: list[tuple], wire: bytes, cut: int
+) -> None:
+    wire = wire[: len(wire) + cut]
+    assert run_framed(_fastpath, plans, wire) == run_framed(fastpath_twin, plans, wire)
 
 
 # --- memory ----------------------------------------------------------------------------------

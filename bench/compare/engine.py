@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.compare.engines import (
+    CONTEXT,
     cached_share,
     start_llama_cpp_python,
     start_llama_server,
@@ -32,7 +33,7 @@ SAMPLED: Final[Sampling] = {
     "top_p": _OURS.top_p,
     "min_p": _OURS.min_p,
     "repeat_penalty": _OURS.penalty_repeat,
-    "repeat_last_n": _OURS.penalty_last_n,
+    "repeat_last_n": CONTEXT,  # as ours: llama-server does not take -1 for it
     "presence_penalty": _OURS.penalty_presence,
     "frequency_penalty": _OURS.penalty_frequency,
 }

@@ -300,10 +300,29 @@ class AgentLink:
         self._socket.send_text(message)
         return stream
 
+    def on_frames(self, data: memoryview) -> int:
+        """Take the data messages that ``data`` begins with, still framed; how long they are.
+
+        What :meth:`on_data` does for each, at a fraction of the cost where there are many links.
+        """
+        now = self._clock()
+        used = 0
+        while True:
+            rest, used = self._relay.feed_frames(data, used, now, wire.MAX_MESSAGE_BYTES)
+            if not rest:
+                break
+            self._on_rest(rest)
+        if used:
+            self._heard_at = now
+        return used
+
     def on_data(self, message: memoryview) -> None:
         """Take a data message: tokens go to their clients here, other frames to their streams."""
         now = self._heard_at = self._clock()
-        for stream_id, kind, flags, payload in self._relay.feed(message, now):
+        self._on_rest(self._relay.feed(message, now))
+
+    def _on_rest(self, frames: list[tuple[int, int, int, bytes]]) -> None:
+        for stream_id, kind, flags, payload in frames:
             if (stream := self._streams.get(stream_id)) is not None:
                 try:
                     stream.on_frame(kind, flags, payload)

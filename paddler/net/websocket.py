@@ -55,6 +55,14 @@ OpenHandler = Callable[["WebSocketConnection"], WebSocketHandler]
 """Makes the handler of a connection that just opened; may send on it already."""
 
 
+FrameTaker = Callable[[memoryview], int]
+"""Takes the binary messages that what was read begins with, and tells how many bytes they are.
+
+What was read is as the peer sent it, and BORROWED: masked, and to be unmasked in place. Each
+message is one whole frame; whatever else comes is left. Raises as ``on_binary`` may.
+"""
+
+
 class WebSocketSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Limits and times of one WebSocket."""
 
@@ -88,8 +96,10 @@ class WebSocketConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_frame_taker",
         "_handler",
         "_heartbeat",
+        "_is_between",
         "_loop",
         "_lost_reason",
         "_on_lost",
@@ -116,6 +126,8 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         on_lost: Callable[["WebSocketConnection"], object] | None = None,
     ) -> None:
         self.flow = flow or FlowControl()
+        self._frame_taker: FrameTaker | None = None
+        self._is_between = True  # what is read next begins a frame
         self._open_handler = open_handler
         self._on_lost = on_lost
         self._settings = settings
@@ -167,6 +179,13 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         self._lost_reason = reason
         self._transport.abort()
 
+    def offer_frames(self, taker: FrameTaker) -> None:
+        """From now on, ``taker`` may take what it can before messages are made of it.
+
+        For a server's socket that thousands of small messages come through.
+        """
+        self._frame_taker = taker
+
     # --- for the listener ---
 
     def stop(self) -> None:
@@ -200,7 +219,20 @@ class WebSocketConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` were read."""
-        self._feed(READ_BUFFER[:nbytes])
+        data = READ_BUFFER[:nbytes]
+        if self._frame_taker is not None and self._is_between and self._stage is _Stage.OPEN:
+            try:
+                used = self._frame_taker(data)
+            except Exception as error:
+                self._on_failure(error)
+                return
+            if used:
+                self._unheard_bytes = 0
+                self._heartbeat.on_heard(self._loop.time())
+                if used == nbytes or self._transport.is_closing():
+                    return
+                data = data[used:]
+        self._feed(data)
 
     def eof_received(self) -> None:
         """The peer is gone; it may not half-close. The transport closes itself, or is cut."""
@@ -234,6 +266,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
             return
         try:
             events = self._ws.feed(data)
+            self._is_between = self._ws.is_between_messages
             self._unheard_bytes += len(data)
             if events or self._unheard_bytes >= self._settings.life_sign_bytes:
                 self._unheard_bytes = 0
@@ -242,11 +275,15 @@ class WebSocketConnection(asyncio.BufferedProtocol):
                 if self._transport.is_closing():  # aborted by its owner
                     return
                 self._on_event(event)
-        except RemoteProtocolError as error:
+        except Exception as error:
+            self._on_failure(error)
+
+    def _on_failure(self, error: Exception) -> None:
+        if isinstance(error, RemoteProtocolError):
             _log.info("closing a WebSocket with code %d: %s", error.close_code, error)
             self._fail(error.close_code, str(error))
-        except Exception:
-            _log.exception("a WebSocket's handler failed")
+        else:
+            _log.error("a WebSocket's handler failed", exc_info=error)
             self._fail(_INTERNAL_ERROR, "internal error")
 
     def _on_event(self, event: WebSocketEvent) -> None:

@@ -107,6 +107,16 @@ class WebSocket:
         """Whether the peer's close frame came: nothing more will be read."""
         return self._is_close_received
 
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether the next byte begins a frame of its own, and may be read."""
+        return (
+            self._frame is None
+            and not self._header
+            and not self._message_opcode
+            and not self._is_close_received
+        )
+
     # --- reading ---
 
     def feed(self, data: bytearray | memoryview) -> list[WebSocketEvent]:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from paddler._fastpath import FRAMING_RAW, Sink
+from paddler._fastpath import FRAMING_RAW, Sink, encode_frame
 from paddler.balancer.link import AgentLink, Completed, Concluded, Lost, Stream
 from paddler.balancer.pool import Agent, Pool
 from paddler.errors import RemoteProtocolError
@@ -242,6 +242,31 @@ def test_stopping_all_ends_every_answer_with_the_failure() -> None:
         streams = [bench.start(), bench.start()]
         bench.link.stop_all(Failure(503, "balancer is shutting down"))
         assert all(s.ended.result() == Failure(503, "balancer is shutting down") for s in streams)
+
+    on_bench(test)
+
+
+def test_messages_that_are_still_framed_are_heard_in_order() -> None:
+    async def test(bench: Bench) -> None:
+        stream = bench.start()
+        bench.outlet.results = bench.outlet.written
+
+        def message(kind: FrameKind, payload: bytes, flags: int = 0) -> bytes:
+            data = encode_data_frame(stream.stream_id, kind, payload, flags)
+            return encode_frame(2, data, 0x1020304)
+
+        text = encode_frame(1, b"{}", 0x1020304)
+        data = bytearray(
+            message(FrameKind.CONTENT, b"one")
+            + message(FrameKind.RESULT, b"{}")
+            + message(FrameKind.CONTENT, b"two")
+            + message(FrameKind.DONE, DONE, FRAME_FINAL)
+            + text
+        )
+        assert bench.link.on_frames(memoryview(data)) == len(data) - len(text)
+        assert bench.outlet.written == [b"<one>", b"{}", b"<two>"]
+        assert isinstance(stream.ended.result(), Completed)
+        assert bench.pool.slots_busy == 0
 
     on_bench(test)
 

@@ -17,7 +17,13 @@ def read_requests(pieces: Iterable[bytes]) -> tuple[Read, int | None]:
     events: Read = []
     try:
         for piece in pieces:
-            events += connection.feed(piece)
+            # As a connection does it.
+            whole = connection.read_whole(memoryview(piece))
+            if whole is not None:
+                head, body = whole
+                events += [head, BodyPart(body), BodyEnd()] if body else [head, BodyEnd()]
+            else:
+                events += connection.feed(piece)
             while connection.state is State.COMPLETE:
                 events += connection.next_request()
     except RemoteProtocolError as error:

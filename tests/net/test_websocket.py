@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from paddler._fastpath import encode_frame
+from paddler._fastpath import apply_mask, encode_frame, parse_frame_header
 from paddler.errors import RemoteProtocolError
 from paddler.net.websocket import DEFAULT_SETTINGS, WebSocketConnection, WebSocketSettings
 from tests.net.conftest import Run
@@ -166,6 +166,84 @@ def test_abort_tells_its_reason_and_nothing_more_is_read(run: Run) -> None:
         async with raw_client(Socket(Aborting), frame + frame) as (server, _):
             assert await server.closed == (None, "enough")
             assert server.messages.qsize() == 1
+
+    run(check())
+
+
+class FrameTaking(Recorder):
+    """Takes whole binary frames by itself, one at a time."""
+
+    def __init__(self, connection: WebSocketConnection) -> None:
+        super().__init__(connection)
+        connection.offer_frames(self.take)
+
+    def take(self, data: memoryview) -> int:
+        header = parse_frame_header(data, 0, expect_masked=True, max_payload_bytes=1_000_000)
+        if header is None:
+            return 0
+        opcode, is_final, start, payload_bytes, key = header
+        end = start + payload_bytes
+        if opcode != 2 or not is_final or end > len(data):
+            return 0
+        apply_mask(data[start:end], key)
+        self.messages.put_nowait(("taken", bytes(data[start:end])))
+        return end
+
+
+def test_frames_are_offered_wherever_one_may_begin(run: Run) -> None:
+    async def check() -> None:
+        async with raw_client(Socket(FrameTaking)) as (server, client):
+            for wire, expected in (
+                (encode_frame(2, b"whole", KEY), [("taken", b"whole")]),
+                (
+                    encode_frame(2, b"a", KEY) + encode_frame(1, b"b", KEY),
+                    [("taken", b"a"), ("text", b"b")],
+                ),
+                (
+                    encode_frame(2, b"frag", KEY, fin=False) + encode_frame(0, b"ments", KEY),
+                    [("binary", b"fragments")],
+                ),
+                (encode_frame(2, b"and again", KEY), [("taken", b"and again")]),
+            ):
+                client.send(wire)
+                assert [await server.messages.get() for _ in expected] == expected
+
+    run(check())
+
+
+def test_frames_are_not_offered_within_another(run: Run) -> None:
+    async def check() -> None:
+        async with raw_client(Socket(FrameTaking)) as (server, client):
+            inner = encode_frame(2, b"looks like a frame", KEY)
+            outer = encode_frame(2, inner, 0)
+            client.send(encode_frame(1, b"first", KEY) + outer[: -len(inner)])
+            assert await server.messages.get() == ("text", b"first")
+            client.send(inner)
+            assert await server.messages.get() == ("binary", inner)
+
+    run(check())
+
+
+def test_frames_are_not_offered_once_we_close(run: Run) -> None:
+    async def check() -> None:
+        async with raw_client(Socket(FrameTaking)) as (server, client):
+            server.connection.close()
+            client.send(encode_frame(2, b"late", KEY) + encode_frame(CLOSE, b"", KEY))
+            assert await server.closed == (1005, "")
+            assert server.messages.empty()
+
+    run(check())
+
+
+def test_what_a_taker_refuses_closes_the_connection(run: Run) -> None:
+    class Refuser(FrameTaking):
+        def take(self, data: memoryview) -> int:
+            raise RemoteProtocolError("no data message", close_code=1002)
+
+    async def check() -> None:
+        async with raw_client(Socket(Refuser)) as (server, client):
+            client.send(encode_frame(2, b"x", KEY))
+            assert await server.closed == (1002, "no data message")
 
     run(check())
 

@@ -1,7 +1,7 @@
 """HTTP/1.1 framing of both sides: what is read, what is refused, however bytes arrive."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import h11
 import pytest
@@ -37,13 +37,33 @@ def merged(events: Iterable[HttpEvent]) -> list[HttpEvent]:
 
 
 def read_all(wire: bytes, cuts: Iterable[int] = ()) -> Outcome:
-    """All requests of ``wire``, fed in pieces; the status of the refusal that ended them."""
+    """All requests of ``wire``, fed in pieces; the status of the refusal that ended them.
+
+    The same whether or not whole requests are read at once.
+    """
+    offsets = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
+    pieces = [wire[start:end] for start, end in itertools.pairwise(offsets)]
+    outcome = read_pieces(pieces, ServerConnection.feed)
+    assert read_pieces(pieces, feed_or_read_whole) == outcome
+    return outcome
+
+
+def feed_or_read_whole(connection: ServerConnection, piece: bytes) -> list[HttpEvent]:
+    whole = connection.read_whole(memoryview(piece))
+    if whole is None:
+        return connection.feed(piece)
+    head, body = whole
+    return [head, BodyPart(body), BodyEnd()] if body else [head, BodyEnd()]
+
+
+def read_pieces(
+    pieces: Iterable[bytes], feed: Callable[[ServerConnection, bytes], list[HttpEvent]]
+) -> Outcome:
     connection = ServerConnection()
     events: list[HttpEvent] = []
-    offsets = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
     try:
-        for start, end in itertools.pairwise(offsets):
-            events += connection.feed(wire[start:end])
+        for piece in pieces:
+            events += feed(connection, piece)
             while connection.state is State.COMPLETE:
                 events += connection.next_request()
     except RemoteProtocolError as error:
@@ -119,6 +139,42 @@ def test_chunked_body_may_have_trailers() -> None:
         BodyPart(b"0123456789"),
         BodyEnd(Headers([("x-sum", "1"), ("b", "2")])),
     ]
+
+
+def test_request_that_came_whole_is_read_at_once() -> None:
+    connection = ServerConnection()
+    for body in (b"first", b"second"):
+        wire = post(body, f"Content-Length: {len(body)}\r\n")
+        whole = connection.read_whole(memoryview(wire))
+        assert whole == (read_head(wire), body)
+        assert connection.state is State.COMPLETE
+        assert connection.next_request() == []
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(post(b"12", "Content-Length: 3\r\n"), id="more is to come"),
+        pytest.param(post(b"1234", "Content-Length: 3\r\n"), id="the next begins"),
+        pytest.param(post(b"1\r\na\r\n0\r\n\r\n"), id="chunks"),
+        pytest.param(get("A: b c\0\r\n"), id="an offence"),
+        pytest.param(b"\r\n" + get(), id="an empty line before"),
+        pytest.param(get()[:-2], id="half a head"),
+        pytest.param(get(f"A: {'a' * 9_000}\r\n"), id="a long head"),
+    ],
+)
+def test_what_is_no_whole_request_is_left_as_it_was(wire: bytes) -> None:
+    connection = ServerConnection()
+    assert connection.read_whole(memoryview(wire)) is None
+    assert (connection.state, connection.waiting_bytes) == (State.IDLE, 0)
+
+
+def test_whole_request_beyond_the_limit_is_refused() -> None:
+    connection = ServerConnection()
+    assert connection.read_whole(memoryview(post(b"1234", "Content-Length: 4\r\n"))) is not None
+    with pytest.raises(RemoteProtocolError, match="limit: 3 bytes") as caught:
+        connection.set_body_limit(3)
+    assert (caught.value.status, connection.state) == (413, State.CLOSED)
 
 
 def test_pipelined_requests_wait_for_their_turn() -> None:

@@ -35,6 +35,11 @@ def check(data: bytes) -> None:
         assert not any(written.values())
         return
     assert unchunked(b"".join(written[2])) == b"".join(expected(data, 2))
+    framed = bytearray(_fastpath.encode_frame(2, data, 0x1020304))
+    assert relayed(_fastpath, framed, is_framed=True) == (
+        (result, len(framed)),
+        *ours[1:],
+    )
 
 
 def expected(data: bytes, stream_id: int) -> list[bytes]:
@@ -47,7 +52,7 @@ def expected(data: bytes, stream_id: int) -> list[bytes]:
 
 
 def relayed(
-    impl: ModuleType, data: bytes
+    impl: ModuleType, data: bytes | bytearray, *, is_framed: bool = False
 ) -> tuple[object, dict[int, list[bytes]], list[tuple[object, ...]]]:
     """Events or refusal, what each client was sent, and what the sinks say of themselves."""
     relay = impl.Relay()
@@ -61,7 +66,10 @@ def relayed(
         sink.is_paused = stream_id == 5
         relay.open(sink)
         sinks.append(sink)
-    result = outcome(relay.feed, data, 7.0)
+    if is_framed:
+        result = outcome(relay.feed_frames, data, 0, 7.0, len(data))
+    else:
+        result = outcome(relay.feed, data, 7.0)
     state = [(s.tokens, s.heard_at, s.first_token_at, s.unsent_bytes, s.is_overrun) for s in sinks]
     return result, written, [*state, (relay.tokens, len(relay))]
 
