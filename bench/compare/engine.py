@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+import time
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -45,6 +46,10 @@ GREEDY: Final[Sampling] = {
     "presence_penalty": 0.0,
 }
 """The likeliest token, without penalties: engines alone, nearly."""
+
+# So that the streams decode before the first long prompt comes, whoever is quicker to start.
+HEAD_START_S: Final = 3.0
+ARRIVING_S: Final = 12.0
 
 RATE: Final[Part] = (LLAMA_SERVER, 1.05)
 FIRST_TOKEN: Final[Part] = (LLAMA_SERVER, 1.0)
@@ -172,9 +177,18 @@ def _measure_interference(
 ) -> None:
     """Long prompts that come while three others are being answered."""
     group = f"engine, prompts of {words} words while 3 streams decode"
-    alike = ("--duration", "12", "--drain", "30", "--body", _body(sampling), *_seed_of(group))
-    decoding = on.load(url, "--streams", "3", "--prompt-words", "16", "--max-tokens", "150", *alike)
-    arriving = on.load(url, "--streams", "1", "--prompt-words", words, "--max-tokens", "4", *alike)
+    alike = ("--drain", "30", "--body", _body(sampling), *_seed_of(group))
+    decoding = on.load(
+        url,
+        *("--streams", "3", "--prompt-words", "16", "--max-tokens", "150"),
+        *("--duration", str(HEAD_START_S + ARRIVING_S), "--warmup", str(HEAD_START_S), *alike),
+    )
+    time.sleep(HEAD_START_S)
+    arriving = on.load(
+        url,
+        *("--streams", "1", "--prompt-words", words, "--max-tokens", "4"),
+        *("--duration", str(ARRIVING_S), *alike),
+    )
     running, prompts = decoding.report(), arriving.report()
     gap_ms, first_ms = running.between_tokens.p99_ms, prompts.first_token.p50_ms
     findings.add(

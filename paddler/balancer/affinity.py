@@ -75,28 +75,27 @@ def _pieces(job: Job) -> Iterator[str]:
             if conversation.tools:
                 yield msgspec.json.encode(conversation.tools).decode()
             for message in conversation.conversation_history:
-                yield _message(message.role, message.content)
+                yield from _message(message.role, message.content)
         case ChatJob(chat):
             if chat.tools:
                 yield msgspec.json.encode(chat.tools).decode()
             for turn in chat.messages:
-                yield _message(turn.role, turn.content)
+                yield from _message(turn.role, turn.content)
         case EmbeddingJob():
             return
         case _:
             assert_never(job)
 
 
-def _message(role: str, content: str | list[TextPart | ImagePart] | None) -> str:
+def _message(role: str, content: str | list[TextPart | ImagePart] | None) -> Iterator[str]:
     opening = f"\0{role}\0"
     if isinstance(content, str):
-        return opening + content
-    return "".join((opening, *map(_part, content or ())))
-
-
-def _part(part: TextPart | ImagePart) -> str:
-    if isinstance(part, TextPart):
-        return part.text
-    # It may have millions of characters, of which the first are a common header.
-    url = part.image_url.url
-    return f"\0{len(url)}\0{url[-BLOCK_CHARACTERS:]}"
+        yield opening + content
+        return
+    yield opening  # there may be many parts behind it, which are not joined for nothing
+    for part in content or ():
+        if isinstance(part, TextPart):
+            yield part.text
+        else:  # it may have millions of characters, of which the first are a common header
+            url = part.image_url.url
+            yield f"\0{len(url)}\0{url[-BLOCK_CHARACTERS:]}"

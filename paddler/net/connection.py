@@ -11,6 +11,7 @@ while it does, whatever the client sends ahead waits, and the client's end cance
 """
 
 import asyncio
+import contextvars
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -251,6 +252,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_body",
         "_body_step_bytes",
+        "_context",
         "_deadline",
         "_handler",
         "_head",
@@ -284,6 +286,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._site = site
         self._open = connections
         self._loop = asyncio.get_running_loop()
+        # Of all its requests alike: one that follows another begins within that one's task.
+        self._context = contextvars.copy_context()
         self._http = ServerConnection()
         self._head: RequestHead | None = None
         self._principal = ""
@@ -522,7 +526,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._body = b""
         self._wait(_Waiting.FOR_HANDLER, math.inf)
         exchange = Exchange(self, self._transport, head, request)
-        self._task = self._loop.create_task(self._run(exchange, self._handler))
+        self._task = self._loop.create_task(
+            self._run(exchange, self._handler), context=self._context.copy()
+        )
         self._task.add_done_callback(self._on_run)
 
     # --- a response goes out ---

@@ -59,7 +59,8 @@ FrameTaker = Callable[[memoryview], int]
 """Takes the binary messages that what was read begins with, and tells how many bytes they are.
 
 What was read is as the peer sent it, and BORROWED: masked, and to be unmasked in place. Each
-message is one whole frame; whatever else comes is left. Raises as ``on_binary`` may.
+message is one whole frame; whatever else comes is left. Raises as ``on_binary`` may. What it takes
+counts, also where an offence follows in the same read, and it does not close its own socket.
 """
 
 

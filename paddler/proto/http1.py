@@ -479,7 +479,7 @@ class ClientConnection(_Connection):
 # --- rules for heads -----------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=512)  # on a connection that stays open, most heads are the one before
+@lru_cache(maxsize=256)  # on a connection that stays open, most heads are the one before
 def _read_usual_head(head: bytes) -> tuple[RequestHead, int | None]:
     return _read_new_head(head)
 

@@ -75,6 +75,9 @@ def test_short_prompts_and_embeddings_have_no_blocks() -> None:
 def test_blocks_are_bounded() -> None:
     assert len(blocks_of(raw("x" * 10_000_000))) == MAX_BLOCKS
     assert len(blocks_of(conversation(*["x" * 100] * 10_000))) == MAX_BLOCKS
+    long = TextPart("x" * BLOCK_CHARACTERS * MAX_BLOCKS)
+    never_looked_at = None
+    assert len(blocks_of(chatting([long, never_looked_at]))) == MAX_BLOCKS
 
 
 def test_the_longest_known_beginning_tells_the_agent() -> None:

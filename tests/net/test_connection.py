@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from contextvars import ContextVar
 
 import pytest
 
@@ -111,6 +112,23 @@ def test_pipelined_requests_are_answered_in_order(run: Run) -> None:
             client.send(b"".join(wires))
             for index in range(4_000):
                 assert (await client.answer()).body == b"%d" % index
+
+    run(check())
+
+
+def test_pipelined_request_knows_nothing_of_the_one_before(run: Run) -> None:
+    seen: ContextVar[str] = ContextVar("seen", default="nothing")
+
+    async def remember(exchange: Exchange) -> Response:
+        before = seen.get()
+        seen.set(exchange.request.path)
+        return text(200, before)
+
+    async def check() -> None:
+        site = site_of(("GET", "/a", remember))
+        async with serving(site) as listener, await Client.connect(listener) as client:
+            client.send(get("/a") * 3)
+            assert [(await client.answer()).body for _ in range(3)] == [b"nothing"] * 3
 
     run(check())
 
