@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import os
+import resource
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -18,22 +21,34 @@ from paddler.net.tls_server import TLS_HANDSHAKE_TIMEOUT_S, TlsProtocol
 _log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 2_048
+# libuv accepts one connection for a descriptor each time round the loop, and a loop that relays to
+# thousands of streams goes round less than a hundred times a second: several descriptors of one
+# socket, as far as the process may have many.
+_MOST_ACCEPTS_AT_ONCE: Final = 16
+_DESCRIPTORS_FOR_EACH: Final = 256
 
 
 class Listener:
     """An open port and the connections that came through it. Made by ``listen``."""
 
-    def __init__(self, server: asyncio.Server, connections: OpenConnections) -> None:
+    def __init__(
+        self,
+        server: asyncio.Server,
+        others: Sequence[asyncio.AbstractServer],
+        connections: OpenConnections,
+    ) -> None:
+        """``others``: accept what comes to the same port."""
         host, port = server.sockets[0].getsockname()[:2]
         self.host: str = host
         self.port: int = port
         """The actual port, where 0 was asked for."""
         self.connections = connections
-        self._server = server
+        self._servers = (server, *others)
 
     def close(self) -> None:
         """Accept no more connections; those that are open go on."""
-        self._server.close()
+        for server in self._servers:
+            server.close()
 
     async def stop(self, grace_s: float) -> None:
         """Close everything, and return when nothing is left.
@@ -71,7 +86,8 @@ async def listen(
     factory: Callable[[], asyncio.BaseProtocol] = make
     if tls is not None and isinstance(asyncio.get_running_loop(), uvloop.Loop):
         factory, tls = partial(TlsProtocol, make, tls), None
-    server = await asyncio.get_running_loop().create_server(
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
         factory,
         host,
         port,
@@ -80,4 +96,24 @@ async def listen(
         ssl=tls,
         ssl_handshake_timeout=None if tls is None else TLS_HANDSHAKE_TIMEOUT_S,
     )
-    return Listener(server, connections)
+    servers: list[asyncio.AbstractServer] = []
+    if isinstance(loop, uvloop.Loop):
+        servers = [
+            await loop.create_server(factory, sock=_same_port(listening), backlog=_BACKLOG)
+            for listening in server.sockets
+            for _ in range(_accepts_at_once() - 1)
+        ]
+    return Listener(server, servers, connections)
+
+
+def _accepts_at_once() -> int:
+    """How many descriptors each listening socket has."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return _MOST_ACCEPTS_AT_ONCE
+    return max(1, min(_MOST_ACCEPTS_AT_ONCE, limit // _DESCRIPTORS_FOR_EACH))
+
+
+def _same_port(listening: socket.socket) -> socket.socket:
+    """Another descriptor of the same listening socket: what waits there goes to either."""
+    return socket.socket(fileno=os.dup(listening.fileno()))

@@ -34,6 +34,21 @@ def test_port_can_be_listened_on_again_at_once(run: Run) -> None:
     run(check())
 
 
+def test_clients_that_come_together_do_not_wait_for_a_round_of_the_loop_each(run: Run) -> None:
+    async def check() -> None:
+        async with serving(SITE) as listener:
+            with contextlib.ExitStack() as clients:
+                for _ in range(32):
+                    client = socket.create_connection((listener.host, listener.port))
+                    clients.enter_context(client)
+                for _ in range(12):
+                    await asyncio.sleep(0)
+                assert len(listener.connections) == 32
+            await listener.connections.wait_empty()
+
+    run(check())
+
+
 def test_closed_listener_accepts_nobody_but_serves_who_is_there(run: Run) -> None:
     async def check() -> None:
         async with serving(SITE) as listener, await Client.connect(listener) as client:
