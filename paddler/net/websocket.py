@@ -100,7 +100,6 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         "_frame_taker",
         "_handler",
         "_heartbeat",
-        "_is_between",
         "_loop",
         "_lost_reason",
         "_on_lost",
@@ -128,7 +127,6 @@ class WebSocketConnection(asyncio.BufferedProtocol):
     ) -> None:
         self.flow = flow or FlowControl()
         self._frame_taker: FrameTaker | None = None
-        self._is_between = True  # what is read next begins a frame
         self._open_handler = open_handler
         self._on_lost = on_lost
         self._settings = settings
@@ -221,9 +219,10 @@ class WebSocketConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` were read."""
         data = READ_BUFFER[:nbytes]
-        if self._frame_taker is not None and self._is_between and self._stage is _Stage.OPEN:
+        taker = self._frame_taker
+        if taker is not None and self._stage is _Stage.OPEN and self._ws.is_between_messages:
             try:
-                used = self._frame_taker(data)
+                used = taker(data)
             except Exception as error:
                 self._on_failure(error)
                 return
@@ -267,7 +266,6 @@ class WebSocketConnection(asyncio.BufferedProtocol):
             return
         try:
             events = self._ws.feed(data)
-            self._is_between = self._ws.is_between_messages
             self._unheard_bytes += len(data)
             if events or self._unheard_bytes >= self._settings.life_sign_bytes:
                 self._unheard_bytes = 0

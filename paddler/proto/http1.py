@@ -584,18 +584,21 @@ def encode_response_head(status: int, fields: Iterable[tuple[str, str]]) -> byte
     line = _STATUS_LINES.get(status)
     if line is None:
         raise ValueError(f"unknown status {status}")
-    return "".join((line, *map(_field_line, fields), "\r\n")).encode("latin-1")
+    return _encode_head(line, fields)
 
 
 def encode_request_head(method: str, target: str, fields: Iterable[tuple[str, str]]) -> bytes:
     """A request's head; Host and framing fields are the caller's."""
-    line = f"{method} {target} HTTP/1.1\r\n"
-    return "".join((line, *map(_field_line, fields), "\r\n")).encode("latin-1")
+    return _encode_head(f"{method} {target} HTTP/1.1\r\n", fields)
 
 
 def encode_chunk(data: BytesLike) -> bytes:
     """``data`` as one chunk; nothing for no data, since an empty chunk would end the body."""
     return b"".join((b"%x\r\n" % len(data), data, b"\r\n")) if data else b""
+
+
+def _encode_head(line: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    return "".join((line, *map(_field_line, fields), "\r\n")).encode("latin-1")
 
 
 @lru_cache(maxsize=1024)  # responses say much the same

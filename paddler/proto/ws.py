@@ -133,10 +133,8 @@ class WebSocket:
         events: list[WebSocketEvent] = []
         view = memoryview(data)
         at = 0
-        if self._frame is None and not self._header and not self._message_opcode:
+        if self.is_between_messages:
             # What nearly everything is that comes on a link.
-            if self._is_close_received:
-                return events
             messages, at = unmask_messages(
                 view, expect_masked=not self._is_client, max_payload_bytes=self._max_whole_bytes
             )
