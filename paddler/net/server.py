@@ -83,10 +83,10 @@ async def listen(
     def make() -> HttpConnection:
         return HttpConnection(site, connections)
 
-    loop = asyncio.get_running_loop()
     factory: Callable[[], asyncio.BaseProtocol] = make
-    if tls is not None and isinstance(loop, uvloop.Loop):
+    if tls is not None and isinstance(asyncio.get_running_loop(), uvloop.Loop):
         factory, tls = partial(TlsProtocol, make, tls), None
+    loop = asyncio.get_running_loop()
     server = await loop.create_server(
         factory,
         host,
