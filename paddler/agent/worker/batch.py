@@ -87,6 +87,7 @@ class BatchSequence:
         "phase",
         "position",
         "served_step",
+        "settled",
         "slot",
         "tokens",
     )
@@ -110,6 +111,7 @@ class BatchSequence:
         self.decoded = cached
         self.position = cached
         self.phase = Phase.PREFILL
+        self.settled = 0
         self.served_step = 0
         self._images = deque(images)
         self._first_image = images[0].start if images else sys.maxsize
@@ -140,6 +142,17 @@ class BatchSequence:
         """The first tokens that are decoded or will be, up to an image."""
         return self.tokens[: self._first_image]
 
+    @property
+    def loose(self) -> int:
+        """Cells of the answer that may lie scattered among others'; see ``gathering``."""
+        # Of a repeatable sequence, sums shall not depend on who ran beside it.
+        is_movable = self.phase is Phase.DECODE and not self.is_repeatable
+        return self.position - self.settled if is_movable else 0
+
+    def settle(self, position: int) -> None:
+        """Cells before ``position`` stay where they are: they lie well, or are others', too."""
+        self.settled = max(self.settled, position)
+
     def adopt(self, count: int) -> None:
         """The first ``count`` tokens are decoded: their cells are another sequence's, too."""
         self.decoded = self.position = count
@@ -153,8 +166,9 @@ class BatchSequence:
         self.decoded += count
         self.position += count
         self.served_step = step
-        if self.pending == 0:
+        if self.pending == 0 and self.phase is Phase.PREFILL:
             self.phase = Phase.DECODE
+            self.settle(self.position)
 
     def advance_image(self, step: int) -> None:
         """The next image was decoded in step number ``step``. Text follows it."""

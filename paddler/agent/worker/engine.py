@@ -1,6 +1,6 @@
 """What the worker needs of an engine, and one without a model for tests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple, Protocol
 
@@ -162,6 +162,14 @@ class Engine(Protocol):
         """Drop what was swapped out of a slot, if anything was."""
         ...
 
+    def gather(self, starts: Mapping[int, int]) -> list[int]:
+        """Bring together, by slot, the cells from a position on, where that is of use.
+
+        They are no other slot's. Returns the slots that hold only what was before it now:
+        normally none.
+        """
+        ...
+
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
         """Prepare sampling for a new request in this slot; :class:`GrammarRefused`."""
         ...
@@ -218,6 +226,7 @@ class ScriptedEngine:
         self.batches: list[list[tuple[int, int]]] = []
         self.open_slots: set[int] = set()
         self.outcomes: list[DecodeOutcome] = []  # what the next batches end with
+        self.loses_gathered: list[int] = []  # slots whose cells do not come back
         self.open_prompts = 0  # with images
         self._encoded: RgbImage | None = None
         self._cells: list[list[int]] = [[] for _ in range(slots)]  # their numbers, by slot
@@ -301,6 +310,17 @@ class ScriptedEngine:
     def drop_swapped(self, slot: int) -> None:
         """Forget the count."""
         self._swapped.pop(slot, None)
+
+    def gather(self, starts: Mapping[int, int]) -> list[int]:
+        """Have the cells in runs, by their numbers."""
+        lengths = {slot: len(self._cells[slot]) - start for slot, start in starts.items()}
+        numbers = iter(sorted(n for slot in starts for n in self._cells[slot][starts[slot] :]))
+        for slot, start in starts.items():
+            self._cells[slot][start:] = [next(numbers) for _ in range(lengths[slot])]
+        lost = [slot for slot in starts if slot in self.loses_gathered]
+        for slot in lost:
+            self.keep(slot, starts[slot])
+        return lost
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
         """Start the script of this prompt. Only the grammar ``broken`` is refused."""

@@ -7,7 +7,7 @@ handles are freed once, also when a constructor fails half way.
 import ctypes
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import numpy as np
@@ -320,20 +320,24 @@ class LlamaEngine:
                 f"{slots} slots are more than the {most} that one context of llama.cpp can have"
             )
         native_log.first_error = None
-        params = _context_params(parameters, slots=slots, threads=threads)
+        self.keeps_parts: bool = model.keeps_parts
+        self._window: int = llama_cpp.llama_model_n_swa(model.handle)  # 0: it sees all
+        has_gpu: bool = llama_cpp.llama_supports_gpu_offload()
+        self.runs_on_cpu: bool = not (has_gpu and parameters.n_gpu_layers)
+        # A sequence that is no slot's: cells pass through it while they are gathered.
+        can_gather = self.runs_on_cpu and self._has_plain_cells and slots < most
+        self._spare: int | None = slots if can_gather else None
+        sequences = slots + 1 if can_gather else slots
+        params = _context_params(parameters, slots=slots, sequences=sequences, threads=threads)
         if projector is not None and not projector.is_causal:
             params.n_ubatch = params.n_batch  # llama.cpp aborts where an image needs more
         self._context = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._context:
             raise native_log.refused("the context cannot be created")
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
-        self._window: int = llama_cpp.llama_model_n_swa(model.handle)  # 0: it sees all
         self.context_size: int = llama_cpp.llama_n_ctx(self._context)
         # llama.cpp bounds the batch by the context itself, but for models without causal attention.
         self.n_batch: int = min(llama_cpp.llama_n_batch(self._context), self.context_size)
-        self.keeps_parts: bool = model.keeps_parts
-        has_gpu: bool = llama_cpp.llama_supports_gpu_offload()
-        self.runs_on_cpu: bool = not (has_gpu and parameters.n_gpu_layers)
         # What is computed at once: more in one batch gains nothing.
         self.max_prefill_beside_decode: int = llama_cpp.llama_n_ubatch(self._context)
         self._batch = _Batch(self.n_batch, slots)
@@ -439,6 +443,30 @@ class LlamaEngine:
             return True
         first = llama_cpp.llama_memory_seq_pos_min(self._memory, slot)
         return bool(first <= max(0, length - self._window + 1))
+
+    def gather(self, starts: Mapping[int, int]) -> list[int]:
+        """See :class:`Engine`. llama.cpp puts cells into the first free ones, which those were."""
+        spare = self._spare
+        if spare is None:
+            return []
+        copies: dict[int, SwappedCells] = {}
+        for slot, start in starts.items():
+            llama_cpp.llama_memory_seq_cp(self._memory, slot, spare, start, -1)
+            copy = SwappedCells.of(self._context, spare)
+            llama_cpp.llama_memory_seq_rm(self._memory, spare, -1, -1)
+            if copy is None:
+                return []
+            copies[slot] = copy
+        for slot, start in starts.items():
+            llama_cpp.llama_memory_seq_rm(self._memory, slot, start, -1)
+        lost = []
+        for slot, copy in copies.items():
+            if copy.bring_back(self._context, spare):
+                llama_cpp.llama_memory_seq_cp(self._memory, spare, slot, starts[slot], -1)
+                llama_cpp.llama_memory_seq_rm(self._memory, spare, -1, -1)
+            else:
+                lost.append(slot)
+        return lost
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
         """Make the slot's sampler and show it the prompt."""
@@ -648,7 +676,9 @@ class _Batch:
         return DecodeOutcome(llama_cpp.llama_decode(context, self._struct))
 
 
-def _context_params(parameters: InferenceParameters, *, slots: int, threads: int) -> Any:
+def _context_params(
+    parameters: InferenceParameters, *, slots: int, sequences: int, threads: int
+) -> Any:
     params = llama_cpp.llama_context_default_params()
     # 0 stays 0: what the model was trained with.
     rounded = -(-parameters.context_size // _CONTEXT_STEP) * _CONTEXT_STEP
@@ -656,7 +686,7 @@ def _context_params(parameters: InferenceParameters, *, slots: int, threads: int
     # One token of each slot and one of a prompt always fit: no slot waits for another.
     params.n_batch = max(parameters.n_batch, slots + 1)
     params.n_ubatch = min(params.n_batch, MAX_UBATCH)
-    params.n_seq_max = slots
+    params.n_seq_max = sequences
     params.n_threads = threads
     params.n_threads_batch = threads
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
@@ -673,5 +703,5 @@ def _context_params(parameters: InferenceParameters, *, slots: int, threads: int
         # A document is pooled in one piece, and models that look both ways need it at once.
         params.n_ubatch = params.n_batch
     else:
-        params.n_outputs_max = slots  # logits of one token per slot; 0 reserves for a whole batch
+        params.n_outputs_max = sequences  # one token of each; 0 reserves for a whole batch
     return params

@@ -41,6 +41,7 @@ from paddler.agent.worker.engine import (
     NoToken,
     TokenizedPrompt,
 )
+from paddler.agent.worker.gathering import to_gather
 from paddler.agent.worker.outbox import Outbox
 from paddler.agent.worker.prefix_cache import KEPT_TOKENS, PrefixCache, Taken
 from paddler.agent.worker.prompts import Prompt, PromptMaker
@@ -169,6 +170,7 @@ class Streams:
         self._end_following()
         if len(self._running) == 1 and self._engine.runs_on_cpu:
             self._swap_out(least=LEAST_SWAPPED)
+        self._gather()
         self._decode_image()
         chunks = self._decode()
         sampling = [self._running[chunk.sequence.slot] for chunk in chunks if chunk.is_last]
@@ -328,6 +330,8 @@ class Streams:
         else:
             is_held = self._engine.share(source, slot, length)
         self._engine.drop_swapped(slot)  # of what it held before
+        if source in self._running:
+            self._running[source].sequence.settle(length)
         return is_held
 
     # --- common beginnings -------------------------------------------------------------------
@@ -496,6 +500,16 @@ class Streams:
             max_prefill_beside_decode=self._pace.beside_decode,
             max_prefill_alone=self._pace.alone,
         )
+
+    def _gather(self) -> None:
+        """Bring the last cells of each answer together, from time to time."""
+        sequences = to_gather(stream.sequence for stream in self._running.values())
+        if not sequences:
+            return
+        for slot in self._engine.gather({s.slot: s.settled for s in sequences}):
+            self._fail(self._running[slot], f"{self._agent_label}: its KV cells were lost")
+        for sequence in sequences:
+            sequence.settle(sequence.position)
 
     def _forget_oldest(self) -> bool:
         """Drop the cells of the free slot unused for longest; ``False``: none holds any."""

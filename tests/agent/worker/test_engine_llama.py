@@ -1,3 +1,4 @@
+import ctypes
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -5,6 +6,7 @@ from random import Random
 
 import msgspec
 import pytest
+from llama_cpp import llama_cpp
 
 from paddler.agent.worker.batch import BatchSequence, Chunk, plan_step
 from paddler.agent.worker.engine import DecodeOutcome
@@ -343,6 +345,76 @@ def test_what_is_swapped_out_stays_so_until_there_is_room(
     engine.keep(1, 0)
     assert engine.swap_in(0, 2)
     assert decode_all(engine, BatchSequence(2, [BOS] * 210, cached=200)) == [DecodeOutcome.DECODED]
+
+
+def slots_in_place(engine: LlamaEngine) -> list[int]:
+    """Whose each cell in use is, in the order of their places, as llama.cpp saves them."""
+    context, all_slots = engine._context, -1
+    size = llama_cpp.llama_state_seq_get_size(context, all_slots)
+    state = (ctypes.c_uint8 * size)()
+    assert llama_cpp.llama_state_seq_get_data(context, state, size, all_slots) == size
+    _magic, _slot, streams, count, *words = memoryview(bytes(state)).cast("i").tolist()
+    cells = [words[3 * place : 3 * place + 3] for place in range(count)]  # position, 1, slot
+    assert streams == 1
+    assert {owners for _, owners, _ in cells} <= {1}
+    return [slot for _, _, slot in cells]
+
+
+def answering(engine: LlamaEngine, tokens: int) -> list[BatchSequence]:
+    """One sequence in each of three slots that has a prompt and has said so many tokens."""
+    sequences = []
+    for slot in range(3):
+        prompt = engine.tokenize(f"prompt {slot}", limit=10**6)
+        engine.open(slot, prompt, GREEDY, None)
+        sequences.append(BatchSequence(slot, list(prompt)))
+    for _ in range(tokens):
+        assert set(decode_all(engine, *sequences)) == {DecodeOutcome.DECODED}
+        for sequence in sequences:
+            sequence.append(*engine.sample([sequence.slot]))
+    return sequences
+
+
+def test_gathered_cells_lie_in_runs_and_say_the_same(engine: LlamaEngine) -> None:
+    expected = [sequence.tokens for sequence in answering(engine, 20)]
+    for slot in range(3):
+        engine.keep(slot, 0)
+        engine.release(slot)
+    sequences = answering(engine, 9)
+    ends = [(sequence.settled, sequence.position) for sequence in sequences]
+    assert slots_in_place(engine)[-24:] == [0, 1, 2] * 8  # the last sampled is not decoded yet
+    assert {end - start for start, end in ends} == {8}
+    assert engine.gather({s.slot: s.settled for s in sequences}) == []
+    assert slots_in_place(engine)[-24:] == [0] * 8 + [1] * 8 + [2] * 8
+    for _ in range(11):
+        assert set(decode_all(engine, *sequences)) == {DecodeOutcome.DECODED}
+        for sequence in sequences:
+            sequence.append(*engine.sample([sequence.slot]))
+    assert [sequence.tokens for sequence in sequences] == expected
+
+
+def test_gathering_fits_where_all_cells_are_in_use(engine: LlamaEngine) -> None:
+    sequences = [BatchSequence(slot, [BOS] * 80) for slot in range(3)]
+    decode_all(engine, *sequences)
+    for _ in range(5):
+        for sequence in sequences:
+            sequence.append(BOS)
+        assert decode_all(engine, *sequences) == [DecodeOutcome.DECODED]
+    assert decode_all(engine, BatchSequence(0, [BOS] * 86, cached=85)) == [DecodeOutcome.DECODED]
+    assert len(slots_in_place(engine)) == 256
+    assert engine.gather({sequence.slot: 80 for sequence in sequences}) == []
+    assert slots_in_place(engine)[-16:] == [0] * 6 + [1] * 5 + [2] * 5
+
+
+def test_the_most_slots_are_not_gathered(model: Model) -> None:
+    with LlamaEngine(model, parameters=parameters(), slots=256, threads=1) as engine:
+        sequences = [BatchSequence(slot, [BOS]) for slot in range(3)]
+        for _ in range(3):
+            assert decode_all(engine, *sequences) == [DecodeOutcome.DECODED]
+            for sequence in sequences:
+                sequence.append(BOS)
+        before = slots_in_place(engine)
+        assert engine.gather(dict.fromkeys(range(3), 0)) == []
+        assert slots_in_place(engine) == before
 
 
 def test_shared_cells_are_free_when_nobody_has_them_any_more(engine: LlamaEngine) -> None:

@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import pytest
@@ -421,6 +421,60 @@ def test_prompts_that_share_a_beginning_still_fit_after_one_ran_alone(harness: H
         assert [answer.reason for answer in answers] == ["length"] * 4
         harness.start(first + 10, common + "alone", max_tokens=20)
         harness.finish()
+
+
+class GatheringEngine(ScriptedEngine):
+    """Remembers what was gathered."""
+
+    def __init__(self) -> None:
+        super().__init__(slots=4, context_size=2000, n_batch=512)
+        self.gathered: list[Mapping[int, int]] = []
+
+    def gather(self, starts: Mapping[int, int]) -> list[int]:
+        """Remember."""
+        self.gathered.append(dict(starts))
+        return super().gather(starts)
+
+
+def test_answers_side_by_side_are_gathered_from_time_to_time() -> None:
+    gathering = GatheringEngine()
+    harness = Harness(gathering, 4)
+    texts = [letter * 40 for letter in "abc"]  # echoed
+    for stream_id, text in enumerate(texts, 1):
+        harness.start(stream_id, text)
+    harness.finish()
+    assert [sorted(starts) for starts in gathering.gathered] == [[0, 1, 2]] * 2
+    assert [starts[0] for starts in gathering.gathered] == [40, 56]
+    assert [harness.answer(stream_id).text for stream_id in (1, 2, 3)] == texts
+
+
+def test_what_another_has_of_an_answer_is_not_gathered() -> None:
+    gathering = GatheringEngine()
+    harness = Harness(gathering, 4)
+    for stream_id, letter in enumerate("abc", 1):
+        harness.start(stream_id, letter * 40)
+    while harness.engine.cells[0] < 50:
+        harness.step()
+    harness.start(4, "a" * 48 + "z", max_tokens=1)  # 40 of the prompt, and 8 of the answer
+    harness.finish()
+    assert harness.answer(4).usage.cached_prompt_tokens == 48
+    assert gathering.gathered[0] == {0: 48, 1: 40, 2: 40}
+
+
+def test_an_answer_that_lost_its_cells_ends_alone() -> None:
+    gathering = GatheringEngine()
+    gathering.loses_gathered = [1]
+    harness = Harness(gathering, 4)
+    texts = [letter * 40 for letter in "abc"]
+    for stream_id, text in enumerate(texts, 1):
+        harness.start(stream_id, text)
+    harness.finish()
+    assert harness.answer(2).error == {"SamplerError": f"{LABEL}: its KV cells were lost"}
+    assert [harness.answer(stream_id).text for stream_id in (1, 3)] == [texts[0], texts[2]]
+    assert harness.engine.cells[1] == 0
+    harness.start(5, texts[1])
+    harness.finish()
+    assert harness.answer(5).text == texts[1]
 
 
 @engine(slots=2, context_size=1000, n_batch=512)

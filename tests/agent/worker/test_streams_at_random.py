@@ -1,7 +1,7 @@
 """Random streams over few slots and few cells: what slots hold is what their requests believe."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
@@ -51,6 +51,15 @@ class TrackingEngine(ScriptedEngine):
         """Forget the copy."""
         self.copies.pop(slot, None)
         super().drop_swapped(slot)
+
+    def gather(self, starts: Mapping[int, int]) -> list[int]:
+        """Check that nobody else has what is moved."""
+        for slot, start in starts.items():
+            moved = set(self._cells[slot][start:])
+            others = [cells for other, cells in enumerate(self._cells) if other != slot]
+            assert len(moved) > 1
+            assert moved.isdisjoint(set().union(*others))
+        return super().gather(starts)
 
     def decode(self, chunks: Sequence[Chunk]) -> DecodeOutcome:
         """Check, and add what is decoded."""
