@@ -19,6 +19,8 @@ from paddler.errors import RemoteProtocolError
 
 CRLF: Final = b"\r\n"
 MAX_SIZE_LINE: Final = 1024  # a chunk's size with its extensions
+# Servers wait longer for the first request. Where a machine does not keep up, it comes too late.
+PATIENCE_S: Final = 5.0
 
 
 class _Stage(Enum):
@@ -38,11 +40,14 @@ class Connection(asyncio.BufferedProtocol):
 
     ``on_read`` is called before what was read is taken, and may cut the connection.
     ``on_stale`` is given a request that was sent while the server closed the connection, as it
-    may between two requests (RFC 9112 §9.3.1): it was not read, and has to be sent again.
+    may between two requests (RFC 9112 §9.3.1), or when the first one is long in coming: it was
+    not read, and has to be sent again. ``dialled_at`` is ``time.monotonic()``.
     """
 
     __slots__ = (
         "_call",
+        "_dialled_at",
+        "_had_waited",
         "_head",
         "_keeps_alive",
         "_left",
@@ -58,12 +63,15 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(
         self,
         head: bytes,
+        dialled_at: float,
         on_idle: Callable[["Connection"], object],
         on_stale: Callable[[Call], object],
         on_read: Callable[[], object],
     ) -> None:
         self._on_read = on_read
         self._on_stale = on_stale
+        self._dialled_at = dialled_at
+        self._had_waited = False  # when the request under way was sent
         self._served = 0
         self._head = head
         self._on_idle = on_idle
@@ -79,12 +87,18 @@ class Connection(asyncio.BufferedProtocol):
         return self._call
 
     @property
+    def has_waited(self) -> bool:
+        """Whether a server may be tired of waiting for a request on it."""
+        return self._served > 0 or time.monotonic() - self._dialled_at > PATIENCE_S
+
+    @property
     def is_open(self) -> bool:
         """Whether a request can be sent."""
         return self._stage is _Stage.IDLE and not self._transport.is_closing()
 
     def send(self, call: Call) -> None:
         """Send a request; the connection must be idle."""
+        self._had_waited = self.has_waited
         self._call = call
         self._stage = _Stage.HEAD
         call.sent_at = time.monotonic()
@@ -135,7 +149,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         is_good_end = self._stage is _Stage.UNTIL_CLOSED and exc is None
-        is_stale = self._stage is _Stage.HEAD and self._served > 0 and not self._line
+        is_stale = self._stage is _Stage.HEAD and not self._line and self._had_waited
         self._stage = _Stage.CLOSED
         stale, self._call = (self._call, None) if is_stale else (None, self._call)
         self._end_call(None if is_good_end else "connection lost")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+import time
 from collections.abc import Callable
 
 from bench.load.bodies import head_of
@@ -10,7 +11,9 @@ from bench.load.call import Call
 from bench.load.connection import Connection
 from bench.load.plan import Target
 
-MAX_DIALLING = 128  # at once: a listener's queue is finite
+# At once: a listener's queue is finite. Where a machine does not keep up, as many are connected
+# in a round of the loop, and a round takes a second.
+MAX_DIALLING = 500
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 
@@ -75,8 +78,11 @@ class Connections:
         target = self._target
         try:
             async with self._dialling, asyncio.timeout(CONNECT_TIMEOUT_S):
+                dialled_at = time.monotonic()
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self._head, self._on_idle, self.send, self._on_read),
+                    lambda: Connection(
+                        self._head, dialled_at, self._on_idle, self.send, self._on_read
+                    ),
                     target.host,
                     target.port,
                     ssl=self._tls,
@@ -89,7 +95,10 @@ class Connections:
             call.on_end(f"cannot connect: {reason}")
         else:
             if not connection.is_open:  # lost before this was told that it is there
-                call.on_end("connection lost")
+                if connection.has_waited:
+                    self.send(call)
+                else:
+                    call.on_end("connection lost")
                 return
             self._open.add(connection)
             connection.send(call)

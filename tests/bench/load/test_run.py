@@ -189,6 +189,23 @@ def test_errors_are_counted_by_kind(pieces: Sequence[Piece], kind: str) -> None:
     on_loop(test)
 
 
+def test_a_request_that_came_too_late_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.load.connection.PATIENCE_S", 0.0)  # any request is late
+    answers = iter([[b""], [b""], stream(token(), DONE), [HEAD, chunk(token()), b""]])
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.writelines(piece for piece in next(answers) if isinstance(piece, bytes))
+        writer.close()
+
+    async def test() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            found = await measured(server.sockets[0].getsockname()[1], streams=1, requests=2)
+        assert (found.finished, found.errors) == (1, {"connection lost": 1})
+
+    on_loop(test)
+
+
 def test_a_server_that_is_not_there_is_an_error_of_its_own_kind() -> None:
     async def test() -> None:
         async with serving([]) as (port, _):
