@@ -248,18 +248,17 @@ def plan_step(
     kept_for_prefill = 1 if prefilling else 0
     decoding = decoding[: n_batch - kept_for_prefill]
     budget = min(n_batch - len(decoding), max_prefill_alone)
-    is_tile = False
+    in_tiles = budget >= TILE_TOKENS and _fill_a_tile(prefilling)
     if decoding:
         prompts_per_answer = max(1.0, len(prefilling) / len(decoding))
-        pause = min(budget, int(max_prefill_beside_decode * prompts_per_answer))
-        is_tile = pause < TILE_TOKENS <= budget and _fill_a_tile(prefilling)
-        budget = TILE_TOKENS if is_tile else pause
+        pause = int(max_prefill_beside_decode * prompts_per_answer)
+        budget = min(budget, max(pause, TILE_TOKENS) if in_tiles else pause)
 
     chunks = [Chunk(sequence, 1) for sequence in decoding]
     prefilling = prefilling[:budget]
     if not decoding and len(prefilling) == 1 and prefilling[0].is_repeatable:
         shares = [repeatable_share(prefilling[0].ready, budget, n_batch=n_batch)]
-    elif is_tile:
+    elif in_tiles:
         prefilling = in_turn(prefilling)
         shares = shares_in_order([sequence.ready for sequence in prefilling], budget)
     else:

@@ -183,6 +183,16 @@ def test_a_tile_goes_to_the_prompt_nearest_to_its_end_and_what_is_left_to_the_ne
     assert planned([*prompts, decoding(2)], beside=20) == [(2, 1), (1, 50), (0, 14)]
 
 
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_batch_of_tiles_is_not_split_among_long_prompts(answers: int) -> None:
+    running = [decoding(slot) for slot in range(answers)]
+    prompts = [BatchSequence(slot, [0] * 900, cached=300) for slot in range(answers, answers + 3)]
+    for sequence in prompts:
+        sequence.served_step = 1
+    chunks = planned([*running, *prompts], n_batch=512, beside=70, alone=210)
+    assert chunks[answers:] == [(answers, 210)]
+
+
 def test_prompts_take_turns_with_a_quarter_of_the_tiles() -> None:
     served: list[int] = []
     running = [decoding(0)]
