@@ -324,11 +324,16 @@ class LlamaEngine:
         self._window: int = llama_cpp.llama_model_n_swa(model.handle)  # 0: it sees all
         has_gpu: bool = llama_cpp.llama_supports_gpu_offload()
         self.runs_on_cpu: bool = not (has_gpu and parameters.n_gpu_layers)
+        can_gather = (
+            self.runs_on_cpu
+            and self._has_plain_cells
+            and not parameters.enable_embeddings
+            and slots < most
+        )
         # A sequence that is no slot's: cells pass through it while they are gathered.
-        can_gather = self.runs_on_cpu and self._has_plain_cells and slots < most
         self._spare: int | None = slots if can_gather else None
         sequences = slots + 1 if can_gather else slots
-        params = _context_params(parameters, slots=slots, sequences=sequences, threads=threads)
+        params = _context_params(parameters, sequences=sequences, threads=threads)
         if projector is not None and not projector.is_causal:
             params.n_ubatch = params.n_batch  # llama.cpp aborts where an image needs more
         self._context = llama_cpp.llama_init_from_model(model.handle, params)
@@ -337,7 +342,7 @@ class LlamaEngine:
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self.context_size: int = llama_cpp.llama_n_ctx(self._context)
         # llama.cpp bounds the batch by the context itself, but for models without causal attention.
-        self.n_batch: int = min(llama_cpp.llama_n_batch(self._context), self.context_size)
+        self.n_batch: int = min(_n_batch(parameters, slots), self.context_size)
         # What is computed at once: more in one batch gains nothing.
         self.max_prefill_beside_decode: int = llama_cpp.llama_n_ubatch(self._context)
         self._batch = _Batch(self.n_batch, slots)
@@ -676,15 +681,17 @@ class _Batch:
         return DecodeOutcome(llama_cpp.llama_decode(context, self._struct))
 
 
-def _context_params(
-    parameters: InferenceParameters, *, slots: int, sequences: int, threads: int
-) -> Any:
+def _n_batch(parameters: InferenceParameters, sequences: int) -> int:
+    """One token of each slot and one of a prompt always fit: no slot waits for another."""
+    return max(parameters.n_batch, sequences + 1)
+
+
+def _context_params(parameters: InferenceParameters, *, sequences: int, threads: int) -> Any:
     params = llama_cpp.llama_context_default_params()
     # 0 stays 0: what the model was trained with.
     rounded = -(-parameters.context_size // _CONTEXT_STEP) * _CONTEXT_STEP
     params.n_ctx = min(rounded, U32_MAX // _CONTEXT_STEP * _CONTEXT_STEP)
-    # One token of each slot and one of a prompt always fit: no slot waits for another.
-    params.n_batch = max(parameters.n_batch, slots + 1)
+    params.n_batch = _n_batch(parameters, sequences)
     params.n_ubatch = min(params.n_batch, MAX_UBATCH)
     params.n_seq_max = sequences
     params.n_threads = threads
@@ -700,8 +707,15 @@ def _context_params(
     if parameters.enable_embeddings:
         params.embeddings = True
         params.pooling_type = _POOLING_TYPES[parameters.pooling_type]
+        # llama.cpp aborts while it reserves room for means, unless so many sequences go into its
+        # largest batch, or into the context where that is smaller: a multiple of 256.
+        params.n_seq_max = 1 << (sequences - 1).bit_length()
+        multiple = params.n_seq_max
+        most = U32_MAX // multiple * multiple
+        params.n_batch = min(-(-params.n_batch // multiple) * multiple, most)
         # A document is pooled in one piece, and models that look both ways need it at once.
         params.n_ubatch = params.n_batch
     else:
-        params.n_outputs_max = sequences  # one token of each; 0 reserves for a whole batch
+        # No fewer than sequences, or llama.cpp aborts. 0 reserves for a whole batch.
+        params.n_outputs_max = sequences
     return params

@@ -5,6 +5,7 @@ from pathlib import Path
 from random import Random
 
 import msgspec
+import numpy as np
 import pytest
 from llama_cpp import llama_cpp
 
@@ -17,8 +18,9 @@ from paddler.agent.worker.engine_llama import (
     device_names,
     start_backend,
 )
+from paddler.agent.worker.swapped_cells import SwappedCells
 from paddler.messages.link import Sampling
-from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS, InferenceParameters
+from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS, U32_MAX, InferenceParameters
 from tests.tiny_gguf import BOS, FIRST_BYTE, write_tiny_gguf
 from tests.tiny_memories import write_tiny_memory
 
@@ -197,6 +199,21 @@ def test_too_many_slots_are_refused(model: Model) -> None:
 def test_most_slots_start(model: Model) -> None:
     with LlamaEngine(model, parameters=parameters(), slots=256, threads=1) as engine:
         engine.warm_up()
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 5, 7, 64, 256])
+@pytest.mark.parametrize("n_batch", [16, 251, 2048, U32_MAX])
+def test_documents_are_pooled_with_any_number_of_slots(
+    model: Model, slots: int, n_batch: int
+) -> None:
+    asked = parameters(enable_embeddings=True, pooling_type="Mean", n_batch=n_batch)
+    with LlamaEngine(model, parameters=asked, slots=slots, threads=1) as engine:
+        assert engine.n_batch == min(max(n_batch, slots + 1), 256)
+        documents = [[BOS, FIRST_BYTE + slot] for slot in range(min(slots, engine.n_batch // 2))]
+        vectors = engine.embed(documents)
+        alone = engine.embed(documents[-1:])
+    assert len(vectors) == len(documents)
+    assert np.allclose(vectors[-1], alone[0], rtol=1e-3, atol=1e-4)
 
 
 def test_a_sliding_window_is_neither_swapped_out_nor_lost_beside_a_tile(tmp_path: Path) -> None:
@@ -403,6 +420,24 @@ def test_gathering_fits_where_all_cells_are_in_use(engine: LlamaEngine) -> None:
     assert len(slots_in_place(engine)) == 256
     assert engine.gather({sequence.slot: 80 for sequence in sequences}) == []
     assert slots_in_place(engine)[-16:] == [0] * 6 + [1] * 5 + [2] * 5
+
+
+def test_nothing_is_moved_without_memory_for_a_copy(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = answering(engine, 9)
+    before = slots_in_place(engine)
+    monkeypatch.setattr(SwappedCells, "of", lambda *_: None)
+    assert engine.gather({s.slot: s.settled for s in sequences}) == []
+    assert slots_in_place(engine) == before
+
+
+def test_who_lost_its_cells_is_told(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequences = answering(engine, 9)
+    before = slots_in_place(engine)
+    monkeypatch.setattr(SwappedCells, "bring_back", lambda *_: False)
+    assert engine.gather({s.slot: s.settled for s in sequences}) == [0, 1, 2]
+    assert slots_in_place(engine) == before[:-24]
 
 
 def test_the_most_slots_are_not_gathered(model: Model) -> None:
