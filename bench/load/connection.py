@@ -19,7 +19,7 @@ from paddler.errors import RemoteProtocolError
 
 CRLF: Final = b"\r\n"
 MAX_SIZE_LINE: Final = 1024  # a chunk's size with its extensions
-# Servers wait longer for the first request. Where a machine does not keep up, it comes too late.
+# No server closes a fresh connection sooner for want of a request (Paddler: 10 s).
 PATIENCE_S: Final = 5.0
 
 
@@ -47,11 +47,11 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_call",
         "_dialled_at",
-        "_had_waited",
         "_head",
         "_keeps_alive",
         "_left",
         "_line",
+        "_may_be_stale",
         "_on_idle",
         "_on_read",
         "_on_stale",
@@ -71,7 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         self._on_read = on_read
         self._on_stale = on_stale
         self._dialled_at = dialled_at
-        self._had_waited = False  # when the request under way was sent
+        self._may_be_stale = False  # when the request under way was sent
         self._served = 0
         self._head = head
         self._on_idle = on_idle
@@ -87,7 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._call
 
     @property
-    def has_waited(self) -> bool:
+    def may_be_stale(self) -> bool:
         """Whether a server may be tired of waiting for a request on it."""
         return self._served > 0 or time.monotonic() - self._dialled_at > PATIENCE_S
 
@@ -98,7 +98,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def send(self, call: Call) -> None:
         """Send a request; the connection must be idle."""
-        self._had_waited = self.has_waited
+        self._may_be_stale = self.may_be_stale
         self._call = call
         self._stage = _Stage.HEAD
         call.sent_at = time.monotonic()
@@ -149,7 +149,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         is_good_end = self._stage is _Stage.UNTIL_CLOSED and exc is None
-        is_stale = self._stage is _Stage.HEAD and not self._line and self._had_waited
+        is_stale = self._stage is _Stage.HEAD and not self._line and self._may_be_stale
         self._stage = _Stage.CLOSED
         stale, self._call = (self._call, None) if is_stale else (None, self._call)
         self._end_call(None if is_good_end else "connection lost")

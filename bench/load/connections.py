@@ -11,8 +11,8 @@ from bench.load.call import Call
 from bench.load.connection import Connection
 from bench.load.plan import Target
 
-# At once: a listener's queue is finite. Where a machine does not keep up, as many are connected
-# in a round of the loop, and a round takes a second.
+# At once: a listener's queue is finite. So many are connected in a round of the loop, at most, and
+# on a busy machine a round takes a second.
 MAX_DIALLING = 500
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
@@ -95,7 +95,7 @@ class Connections:
             call.on_end(f"cannot connect: {reason}")
         else:
             if not connection.is_open:  # lost before this was told that it is there
-                if connection.has_waited:
+                if connection.may_be_stale:
                     self.send(call)
                 else:
                     call.on_end("connection lost")

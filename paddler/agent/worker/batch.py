@@ -10,12 +10,14 @@ A sequence is in one of two phases. ``PREFILL``: part of its prompt is not decod
 
 Answers that run wait for the prompts of a batch, which are few therefore. The more prompts
 wait for each of them, the more the batch holds: more people wait for it than because of it,
-and in a larger batch a token costs less. For the same reason it holds a whole tile of rows
-where a prompt is long: most of a tile would take longer than all of it. So would a tile of
-many prompts, each row of which is compared to the cells of all: it goes to one of them, in
-turn. Where the batch is too small for all, who was served longest ago goes first.
+and in a larger batch a token costs less. For the same reason it holds at least a tile of rows
+where a prompt is long: most of a tile would take longer than all of it. Each row of a tile is
+compared to the cells of all in it; so a batch of a tile or more, beside answers or not, is
+filled by one prompt after the other: in one of ``FAIR_PART`` batches by who waits longest, in
+the others by who is nearest to the end. Where the batch is too small for all, who was served
+longest ago goes first.
 
-A repeatable prompt that has a batch for itself is cut where it was cut the last time, however
+A repeatable prompt that runs alone is cut where it was cut the last time, however
 fast the machine was meanwhile: with a cache of floats, flash attention on a CPU sums 64 rows
 or more in another order than fewer, which is enough to turn a near tie between two tokens.
 """
@@ -77,6 +79,7 @@ class BatchSequence:
 
     ``tokens`` is the prompt, then what was sampled. ``position`` is that of the first
     token that is not decoded. ``phase`` changes once, when the last prompt token is decoded.
+    Cells before position ``settled`` are not moved; see ``gathering``.
     """
 
     __slots__ = (

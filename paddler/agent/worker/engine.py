@@ -163,10 +163,10 @@ class Engine(Protocol):
         ...
 
     def gather(self, starts: Mapping[int, int]) -> list[int]:
-        """Bring together, by slot, the cells from a position on, where that is of use.
+        """Move each slot's cells from position ``starts[slot]`` on next to one another.
 
-        They are no other slot's. Returns the slots that hold only what was before it now:
-        normally none.
+        No other slot has them. It may do nothing, where it is of no use. Returns the slots that
+        lost these cells: normally none.
         """
         ...
 
@@ -313,13 +313,14 @@ class ScriptedEngine:
 
     def gather(self, starts: Mapping[int, int]) -> list[int]:
         """Have the cells in runs, by their numbers."""
-        lengths = {slot: len(self._cells[slot]) - start for slot, start in starts.items()}
-        numbers = iter(sorted(n for slot in starts for n in self._cells[slot][starts[slot] :]))
-        for slot, start in starts.items():
-            self._cells[slot][start:] = [next(numbers) for _ in range(lengths[slot])]
+        counts = {slot: self._positions[slot] - start for slot, start in starts.items()}
+        numbers = sorted(n for slot, count in counts.items() for n in self._cells[slot][-count:])
+        for slot, count in counts.items():
+            self._cells[slot][-count:] = numbers[:count]
+            del numbers[:count]
         lost = [slot for slot in starts if slot in self.loses_gathered]
         for slot in lost:
-            self.keep(slot, starts[slot])
+            self.keep(slot, len(self._cells[slot]) - counts[slot])
         return lost
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:

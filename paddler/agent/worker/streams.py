@@ -508,7 +508,7 @@ class Streams:
             return
         for slot in self._engine.gather({s.slot: s.settled for s in sequences}):
             self._fail(self._running[slot], f"{self._agent_label}: its KV cells were lost")
-        for sequence in sequences:
+        for sequence in sequences:  # also if nothing was done: that is not tried again
             sequence.settle(sequence.position)
 
     def _forget_oldest(self) -> bool:

@@ -1,4 +1,4 @@
-"""A slot's KV cells outside the KV cache.
+"""KV cells outside the KV cache: of idle slots, and of answers on their way to another place.
 
 While a single stream is decoded on a CPU, ggml splits the cache among its threads by place:
 with the cells of idle slots beside them, all those of the stream lie with one thread, and the
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 class SwappedCells:
-    """A copy of the cells that a slot had, in the memory of the host."""
+    """A copy of the cells that a sequence had, in the memory of the host."""
 
     __slots__ = ("_state",)
 
@@ -23,22 +23,22 @@ class SwappedCells:
         self._state = state
 
     @classmethod
-    def of(cls, context: Any, slot: int) -> Self | None:
+    def of(cls, context: Any, sequence: int) -> Self | None:
         """Copy them; ``None``: llama.cpp cannot, or there is no memory for it."""
-        sequence = llama_cpp.llama_seq_id(slot)
-        size = llama_cpp.llama_state_seq_get_size(context, sequence)
+        seq_id = llama_cpp.llama_seq_id(sequence)
+        size = llama_cpp.llama_state_seq_get_size(context, seq_id)
         try:
             state = np.empty(size, np.uint8)
         except MemoryError:
             return None
-        written = llama_cpp.llama_state_seq_get_data(context, _pointer(state), size, sequence)
+        written = llama_cpp.llama_state_seq_get_data(context, _pointer(state), size, seq_id)
         return cls(state) if size and written == size else None
 
-    def bring_back(self, context: Any, slot: int) -> bool:
-        """Have an empty slot hold them; ``False``: there is no room, and it stays empty."""
+    def bring_back(self, context: Any, sequence: int) -> bool:
+        """Have an empty sequence hold them; ``False``: there is no room, and it stays empty."""
         size = self._state.size
-        sequence = llama_cpp.llama_seq_id(slot)
-        read = llama_cpp.llama_state_seq_set_data(context, _pointer(self._state), size, sequence)
+        seq_id = llama_cpp.llama_seq_id(sequence)
+        read = llama_cpp.llama_state_seq_set_data(context, _pointer(self._state), size, seq_id)
         return bool(read == size)
 
 
