@@ -42,6 +42,7 @@ class Call:
         "last_at",
         "sent_at",
         "status",
+        "times_sent",
         "tokens",
     )
 
@@ -60,6 +61,7 @@ class Call:
         self.asked = asked
         self.intended_at = intended_at
         self.sent_at = 0.0
+        self.times_sent = 0
         self.first_at = 0.0
         self.last_at = 0.0
         self.ended_at = 0.0
@@ -80,6 +82,11 @@ class Call:
     def body(self) -> bytes:
         """The answer, where it was to be kept."""
         return bytes(self._kept or b"")
+
+    def on_sent(self) -> None:
+        """It is sent. If that is not for the first time, it goes by the first."""
+        self.times_sent += 1
+        self.sent_at = self.sent_at or time.monotonic()
 
     def on_head(self, status: int) -> None:
         """The answer begins."""

@@ -101,7 +101,7 @@ class Connection(asyncio.BufferedProtocol):
         self._may_be_stale = self.may_be_stale
         self._call = call
         self._stage = _Stage.HEAD
-        call.sent_at = time.monotonic()
+        call.on_sent()
         body = call.asked.body
         self._transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
 

@@ -15,6 +15,7 @@ from bench.load.plan import Target
 # on a busy machine a round takes a second.
 MAX_DIALLING = 500
 CONNECT_TIMEOUT_S = 10.0
+MAX_SENT = 3
 CLOSE_TIMEOUT_S = 5.0
 
 
@@ -41,6 +42,16 @@ class Connections:
             if connection.is_open:
                 connection.send(call)
                 return
+        self._dial_for(call)
+
+    def _send_again(self, call: Call) -> None:
+        """On a new connection; a server that hangs up on those, too, does not want it."""
+        if call.times_sent < MAX_SENT:
+            self._dial_for(call)
+        else:
+            call.on_end("connection lost")
+
+    def _dial_for(self, call: Call) -> None:
         task = asyncio.get_running_loop().create_task(self._dial(call))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -81,7 +92,7 @@ class Connections:
                 dialled_at = time.monotonic()
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: Connection(
-                        self._head, dialled_at, self._on_idle, self.send, self._on_read
+                        self._head, dialled_at, self._on_idle, self._send_again, self._on_read
                     ),
                     target.host,
                     target.port,
@@ -96,7 +107,8 @@ class Connections:
         else:
             if not connection.is_open:  # lost before this was told that it is there
                 if connection.may_be_stale:
-                    self.send(call)
+                    call.on_sent()  # nearly
+                    self._send_again(call)
                 else:
                     call.on_end("connection lost")
                 return

@@ -79,7 +79,9 @@ class BatchSequence:
 
     ``tokens`` is the prompt, then what was sampled. ``position`` is that of the first
     token that is not decoded. ``phase`` changes once, when the last prompt token is decoded.
-    Cells before position ``settled`` are not moved; see ``gathering``.
+    Cells before position ``settled`` are not moved; see ``gathering``. In step ``served_step``
+    any of it was decoded last, in ``turn_step`` a tile or more: the rest of another's batch is
+    no turn.
     """
 
     __slots__ = (
@@ -93,6 +95,7 @@ class BatchSequence:
         "settled",
         "slot",
         "tokens",
+        "turn_step",
     )
 
     def __init__(
@@ -115,9 +118,13 @@ class BatchSequence:
         self.position = cached
         self.phase = Phase.PREFILL
         self.settled = 0
-        self.served_step = 0
+        self.wait_from(0)
         self._images = deque(images)
         self._first_image = images[0].start if images else sys.maxsize
+
+    def wait_from(self, step: int) -> None:
+        """It has waited since step number ``step``, and not before."""
+        self.served_step = self.turn_step = step
 
     @property
     def pending(self) -> int:
@@ -169,6 +176,8 @@ class BatchSequence:
         self.decoded += count
         self.position += count
         self.served_step = step
+        if count >= TILE_TOKENS:
+            self.turn_step = step
         if self.pending == 0 and self.phase is Phase.PREFILL:
             self.phase = Phase.DECODE
             self.settle(self.position)
@@ -178,7 +187,7 @@ class BatchSequence:
         image = self._images.popleft()
         self.decoded += image.cells
         self.position += image.positions
-        self.served_step = step
+        self.wait_from(step)
 
 
 class Chunk(NamedTuple):
@@ -279,12 +288,11 @@ def _fill_a_tile(prefilling: Iterable[BatchSequence]) -> bool:
 def in_turn(prefilling: Sequence[BatchSequence]) -> list[BatchSequence]:
     """Those nearest to their end first, but before them one that has waited for too long.
 
-    ``prefilling``: who was served longest ago comes first. All that wait have an equal share of
-    a ``FAIR_PART`` of the batches.
+    All that wait have an equal share of a ``FAIR_PART`` of the batches.
     """
     last = max(sequence.served_step for sequence in prefilling)
-    waits_longest = prefilling[0]
-    is_overdue = last - waits_longest.served_step >= FAIR_PART * len(prefilling)
+    waits_longest = min(prefilling, key=lambda sequence: sequence.turn_step)
+    is_overdue = last - waits_longest.turn_step >= FAIR_PART * len(prefilling)
     nearest_first = sorted(prefilling, key=lambda sequence: sequence.ready)
     if is_overdue:
         nearest_first.remove(waits_longest)

@@ -468,9 +468,9 @@ class LlamaEngine:
         for slot, copy in copies.items():
             if copy.bring_back(self._context, spare):
                 llama_cpp.llama_memory_seq_cp(self._memory, spare, slot, starts[slot], -1)
-                llama_cpp.llama_memory_seq_rm(self._memory, spare, -1, -1)
             else:
                 lost.append(slot)
+            llama_cpp.llama_memory_seq_rm(self._memory, spare, -1, -1)
         return lost
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:

@@ -11,7 +11,7 @@ answers takes 6 ms.
 from collections.abc import Iterable
 from typing import Final
 
-from paddler.agent.worker.batch import BatchSequence
+from paddler.agent.worker.batch import BatchSequence, Phase
 
 GATHERED_TOKENS: Final = 16
 # The cells of fewer answers lie close enough to one another.
@@ -22,8 +22,13 @@ def to_gather(sequences: Iterable[BatchSequence]) -> list[BatchSequence]:
     """Those whose loose cells are to be gathered now, all at once; most of the time none.
 
     All at once: what one leaves would be filled by the next otherwise, as scattered as it was.
+    Few answers are settled as they lie: else the third to come would have all of theirs moved.
     """
-    loose = [sequence for sequence in sequences if sequence.loose > 1]
-    if len(loose) < FEWEST_ANSWERS or max(s.loose for s in loose) < GATHERED_TOKENS:
+    answers = [sequence for sequence in sequences if sequence.phase is Phase.DECODE]
+    if len(answers) < FEWEST_ANSWERS:
+        for sequence in answers:
+            sequence.settle(sequence.position)
         return []
-    return loose
+    loose = [sequence for sequence in answers if sequence.loose > 1]
+    is_time = any(sequence.loose >= GATHERED_TOKENS for sequence in loose)
+    return loose if is_time else []

@@ -312,7 +312,7 @@ class Streams:
         )
         if self._engine.keeps_parts and not is_seeded:
             stream.lead = lead_for(stream, self._running.values())
-        stream.sequence.served_step = self._steps  # it waits from now on
+        stream.sequence.wait_from(self._steps)
         self._running[slot] = stream
         self._write_row(stream)
 

@@ -188,7 +188,7 @@ def test_a_batch_of_tiles_is_not_split_among_long_prompts(answers: int) -> None:
     running = [decoding(slot) for slot in range(answers)]
     prompts = [BatchSequence(slot, [0] * 900, cached=300) for slot in range(answers, answers + 3)]
     for sequence in prompts:
-        sequence.served_step = 1
+        sequence.wait_from(1)
     chunks = planned([*running, *prompts], n_batch=512, beside=70, alone=210)
     assert chunks[answers:] == [(answers, 210)]
 
@@ -214,7 +214,7 @@ def test_a_long_prompt_is_not_starved_by_newcomers() -> None:
     steps_of_long = []
     for step in range(1, 101):
         newcomer = BatchSequence(2, [0] * 64)
-        newcomer.served_step = step - 1  # as one that came just now
+        newcomer.wait_from(step - 1)  # as one that came just now
         chunks = plan_step(
             [answer, long, newcomer],
             n_batch=512,
@@ -226,6 +226,22 @@ def test_a_long_prompt_is_not_starved_by_newcomers() -> None:
             if chunk.sequence is long:
                 steps_of_long.append(step)
     assert steps_of_long[:3] == [9, 18, 27]
+
+
+@pytest.mark.parametrize("tokens", [200, 255, 256])
+def test_what_newcomers_leave_of_a_batch_is_not_the_turn_of_a_long_prompt(tokens: int) -> None:
+    long = BatchSequence(1, [0] * 3300, cached=300)
+    for step in range(1, 101):
+        newcomer = BatchSequence(2, [0] * tokens)
+        newcomer.wait_from(step - 1)
+        chunks = plan_step(
+            [long, newcomer], n_batch=512, max_prefill_beside_decode=16, max_prefill_alone=256
+        )
+        for chunk in chunks:
+            chunk.sequence.advance(chunk.tokens, step)
+        if not long.pending:
+            break
+    assert long.pending == 0
 
 
 def test_sequence_prefills_until_its_prompt_is_decoded() -> None:

@@ -22,8 +22,12 @@ def test_nobody_is_gathered_before() -> None:
     assert to_gather(answer(slot, GATHERED_TOKENS - 1) for slot in range(8)) == []
 
 
-def test_few_answers_are_left_as_they_are() -> None:
-    assert to_gather(answer(slot, 100) for slot in range(FEWEST_ANSWERS - 1)) == []
+def test_few_answers_stay_as_they_lie_also_when_another_comes() -> None:
+    answers = [answer(slot, 100) for slot in range(FEWEST_ANSWERS - 1)]
+    assert to_gather(answers) == []
+    assert [sequence.loose for sequence in answers] == [0] * len(answers)
+    third = answer(7, GATHERED_TOKENS)
+    assert to_gather([*answers, third]) == [third]
 
 
 def test_a_single_cell_lies_well() -> None:

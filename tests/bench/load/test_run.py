@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from bench.load.connections import MAX_SENT
 from bench.load.distribution import parse_distribution
 from bench.load.plan import Api
 from tests.bench.load.servers import (
@@ -202,6 +203,27 @@ def test_a_request_that_came_too_late_is_sent_again(monkeypatch: pytest.MonkeyPa
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             found = await measured(server.sockets[0].getsockname()[1], streams=1, requests=2)
         assert (found.finished, found.errors) == (1, {"connection lost": 1})
+
+    on_loop(test)
+
+
+def test_a_server_that_hangs_up_again_and_again_has_lost_the_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bench.load.connection.PATIENCE_S", 0.0)
+    asked = 0
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        await reader.readuntil(b"\r\n\r\n")
+        asked += 1
+        writer.close()
+
+    async def test() -> None:
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            found = await measured(server.sockets[0].getsockname()[1], streams=1, requests=2)
+        assert (found.finished, found.errors) == (0, {"connection lost": 2})
+        assert asked == 2 * MAX_SENT
 
     on_loop(test)
 
