@@ -1,5 +1,6 @@
 # Typed face of the compiled hot path. Sections: heads, frames, slots, relay, candidates.
 
+from asyncio import WriteTransport
 from collections.abc import Callable
 from typing import Final, Self
 
@@ -54,6 +55,11 @@ OVERRUN: Final[int]  # 255: made by the relay, never on the wire
 FRAMING_RAW: Final[int]
 FRAMING_CHUNKED: Final[int]
 FRAMING_WEBSOCKET: Final[int]
+
+@disjoint_base
+class SocketWriter:
+    def __new__(cls, transport: WriteTransport, fd: int) -> Self: ...
+    def __call__(self, data: bytes) -> None: ...
 
 @disjoint_base
 class Sink:

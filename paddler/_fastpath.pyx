@@ -1,6 +1,7 @@
 """Compiled hot path: HTTP heads, WebSocket frames, slots, the token relay, candidates.
 
-Mechanism only: no policy, no sockets, no clock, no configuration. Each section has two
+Mechanism only: no policy, no clock, no configuration, and no socket but the one that a writer is
+given. Each section has two
 layers: leaves that work on raw pointers without the interpreter, and thin functions that
 borrow the caller's buffer for the length of one call, check, convert and raise. Buffers
 are taken as plain ``Py_buffer`` views, 40 ns sooner than a typed memoryview is set up. The
@@ -1027,6 +1028,53 @@ cdef int write_chunk_header(uint8_t* out, uint64_t body_bytes) noexcept nogil:
     return count + 2
 
 
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+    ssize_t socket_send "send"(int fd, const void* data, size_t size, int flags)
+
+
+cdef class SocketWriter:
+    """Sends on a transport's socket at once: what its ``write`` does, for less.
+
+    The transport remains the one that queues, pauses its protocol and finds that the peer is
+    gone: it is given what the system does not take, and then everything until it has sent
+    that. Whatever is written from here on has to come this way. ``fd`` is the socket's, and
+    stays open for as long as the transport is not closing.
+    """
+
+    cdef object transport
+    cdef int fd
+    cdef bint may_be_unsent  # what the transport was given
+
+    def __cinit__(self, transport, int fd):
+        self.transport = transport
+        self.fd = fd
+        self.may_be_unsent = True
+
+    def __call__(self, bytes data not None) -> None:
+        """Send ``data``, or have the transport do it."""
+        self.put(data)
+
+    cdef int put(self, bytes data) except -1:
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef Py_ssize_t sent = 0
+        if self.may_be_unsent and not self.transport.get_write_buffer_size():
+            self.may_be_unsent = False
+        # The number of a closed descriptor may be another client's by now.
+        if not self.may_be_unsent and not self.transport.is_closing():
+            sent = socket_send(
+                self.fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT | MSG_NOSIGNAL
+            )
+            if sent == size:
+                return 0
+            sent = max(sent, 0)  # whatever is wrong, the transport meets it as well
+        self.may_be_unsent = True
+        self.transport.write(data[sent:])
+        return 0
+
+
 cdef class Sink:
     """Where one stream's tokens go, and how they are encoded on the way.
 
@@ -1046,6 +1094,7 @@ cdef class Sink:
     cdef bint paused
     cdef bint overrun_told
     cdef object write
+    cdef SocketWriter socket_writer  # ``write``, where it is one
     cdef int framing
     cdef tuple prefixes
     cdef bytes suffix
@@ -1070,6 +1119,7 @@ cdef class Sink:
                 raise TypeError(f"a prefix is bytes or None, not {type(prefix).__name__}")
         self.stream_id = stream_id
         self.write = write
+        self.socket_writer = write if isinstance(write, SocketWriter) else None
         self.framing = framing
         self.prefixes = prefixes
         self.suffix = suffix
@@ -1125,7 +1175,10 @@ cdef class Sink:
             out += suffix_bytes
             out[0] = c"\r"
             out[1] = c"\n"
-        self.write(framed)
+        if self.socket_writer is not None:
+            self.socket_writer.put(framed)
+        else:
+            self.write(framed)
         return True
 
     cdef bint put_token(

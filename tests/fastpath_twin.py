@@ -4,10 +4,14 @@ Same names, same results, same exception types, same status and close codes; the
 of errors and the numbers of leases are the compiled module's own business.
 """
 
+import contextlib
 import itertools
 import math
+import os
 import re
+import socket
 import struct
+from asyncio import WriteTransport
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -287,6 +291,26 @@ FRAMING_WEBSOCKET = 2
 
 HEADER = struct.Struct("<IBBHI")
 TEXT = 1
+
+
+class SocketWriter:
+    def __init__(self, transport: WriteTransport, fd: int) -> None:
+        self._transport = transport
+        self._fd = fd
+        self._may_be_unsent = True
+
+    def __call__(self, data: bytes) -> None:
+        if not isinstance(data, bytes):
+            raise TypeError("data")
+        if self._may_be_unsent and self._transport.get_write_buffer_size() == 0:
+            self._may_be_unsent = False
+        sent = 0
+        if not self._may_be_unsent and not self._transport.is_closing():
+            with socket.socket(fileno=os.dup(self._fd)) as peer, contextlib.suppress(OSError):
+                sent = peer.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        if sent < len(data):
+            self._may_be_unsent = True
+            self._transport.write(data[sent:])
 
 
 class Sink:

@@ -35,6 +35,7 @@ from paddler.net.http import (
 )
 from paddler.net.open_connections import OpenConnections
 from paddler.net.read_buffer import READ_BUFFER
+from paddler.net.socket_writer import writer_of
 from paddler.net.tls_server import close, forget, unsent_bytes, watch_end
 from paddler.net.websocket import (
     DEFAULT_SETTINGS,
@@ -188,12 +189,12 @@ class Exchange:
         self._send(data, more=more)
 
     @property
-    def write_raw(self) -> Callable[[bytes], None]:
-        """The transport's own write, for bytes that carry ``framing`` already.
+    def write_raw(self) -> Callable[[bytes], object]:
+        """Writes bytes that carry ``framing`` already.
 
         Not for between a piece that was written with ``more`` and what follows it.
         """
-        return self._transport.write
+        return self._connection.write_raw
 
     def respond(self, response: Response) -> None:
         """Send a complete response. What a handler returns is sent by this."""
@@ -273,8 +274,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_waiting",
         "flow",
         "keep_alive",
+        "write_raw",
     )
 
+    write_raw: Callable[[bytes], object]
+    """Writes bytes as they are, while the transport is open."""
     _transport: asyncio.Transport
     _handler: Handler
     _params: Mapping[str, str]
@@ -319,6 +323,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
+        self.write_raw = writer_of(self._transport)
         watch_end(self._transport, self.eof_received)
         self._open.add(self)
         if self._open.is_stopping:  # accepted before, made known only now
@@ -382,7 +387,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def send(self, data: bytes) -> None:
         """Write ``data``; nothing once the client is gone."""
         if not self._transport.is_closing():
-            self._transport.write(data)
+            self.write_raw(data)
 
     def is_foreign(self, head: RequestHead) -> bool:
         """Whether a page of another site asks, which is not allowed to."""

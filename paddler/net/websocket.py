@@ -19,6 +19,7 @@ from paddler.errors import RemoteProtocolError
 from paddler.net.flow import FlowControl
 from paddler.net.half_close import end_output
 from paddler.net.read_buffer import READ_BUFFER
+from paddler.net.socket_writer import writer_of
 from paddler.net.tls_server import forget, unsent_bytes, watch_end
 from paddler.proto.events import Binary, BytesLike, Closed, Ping, Pong, Text, WebSocketEvent
 from paddler.proto.heartbeat import Heartbeat, Verdict
@@ -55,12 +56,13 @@ OpenHandler = Callable[["WebSocketConnection"], WebSocketHandler]
 """Makes the handler of a connection that just opened; may send on it already."""
 
 
-FrameTaker = Callable[[memoryview], int]
+FrameTaker = Callable[[memoryview, float], int]
 """Takes the binary messages that what was read begins with, and tells how many bytes they are.
 
-What was read is as the peer sent it, and BORROWED: masked, and to be unmasked in place. Each
-message is one whole frame; whatever else comes is left. Raises as ``on_binary`` may. What it takes
-counts, also where an offence follows in the same read, and it does not close its own socket.
+Called with what was read and the loop's time. What was read is as the peer sent it, and BORROWED:
+masked, and to be unmasked in place. Each message is one whole frame; whatever else comes is left.
+Raises as ``on_binary`` may. What it takes counts, also where an offence follows in the same read,
+and it does not close its own socket.
 """
 
 
@@ -111,8 +113,11 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         "_unheard_bytes",
         "_ws",
         "flow",
+        "write_raw",
     )
 
+    write_raw: Callable[[bytes], object]
+    """Writes bytes that are framed (and, by a client, masked)."""
     _handler: WebSocketHandler
     _transport: asyncio.Transport
 
@@ -153,11 +158,6 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         """Whether messages can be sent."""
         return self._stage is _Stage.OPEN
 
-    @property
-    def write_raw(self) -> Callable[[bytes], None]:
-        """The transport's own write, for bytes that are framed (and, by a client, masked)."""
-        return self._transport.write
-
     def send_text(self, data: BytesLike) -> None:
         """Send a text message of UTF-8 ``data``."""
         self._send(self._ws.send_text(data))
@@ -170,6 +170,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         """Start the close handshake; the peer has ``close_timeout_s`` to answer."""
         if self._stage is _Stage.OPEN:
             self._stage = _Stage.CLOSING
+            self._frame_taker = None
             self._send(self._ws.close(code, reason))
             self._cut_later()
 
@@ -179,7 +180,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def offer_frames(self, taker: FrameTaker) -> None:
-        """From now on, ``taker`` may take what it can before messages are made of it.
+        """Until it closes, ``taker`` may take what it can before messages are made of it.
 
         For a server's socket that thousands of small messages come through.
         """
@@ -199,6 +200,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
     def open(self, transport: asyncio.Transport, leftover: bytes) -> None:
         """Take over ``transport``, and what came behind the handshake."""
         self._transport = transport
+        self.write_raw = writer_of(transport)
         transport.set_protocol(self)
         watch_end(transport, self.eof_received)
         try:
@@ -220,15 +222,16 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         """``nbytes`` were read."""
         data = READ_BUFFER[:nbytes]
         taker = self._frame_taker
-        if taker is not None and self._stage is _Stage.OPEN and self._ws.is_between_messages:
+        if taker is not None and self._ws.is_between_messages:
+            now = self._loop.time()
             try:
-                used = taker(data)
+                used = taker(data, now)
             except Exception as error:
                 self._on_failure(error)
                 return
             if used:
                 self._unheard_bytes = 0
-                self._heartbeat.on_heard(self._loop.time())
+                self._heartbeat.on_heard(now)
                 if used == nbytes or self._transport.is_closing():
                     return
                 data = data[used:]
@@ -305,7 +308,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
     def _send(self, frame: bytes) -> None:
         if not frame or self._transport.is_closing():
             return
-        self._transport.write(frame)
+        self.write_raw(frame)
         if self.flow.is_paused:
             self._check_unsent()
 
@@ -327,6 +330,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
     def _end(self, code: int | None, reason: str) -> None:
         if self._stage is not _Stage.ENDED:
             self._stage = _Stage.ENDED
+            self._frame_taker = None
             self._handler.on_closed(code, reason)
 
     def _hang_up(self) -> None:

@@ -12,6 +12,7 @@ from paddler.errors import ClientError
 from paddler.net.connection import Exchange, HttpConnection
 from paddler.net.http import HttpLimits, Response, Router, Site, json, text
 from paddler.proto.events import RequestHead
+from paddler.proto.http1 import encode_chunk
 from tests.net.conftest import Run
 from tests.net.peers import Client, Waiting, get, health, post, serving, site_of
 
@@ -565,6 +566,36 @@ def test_raw_writes_carry_the_framing_that_the_exchange_names(
         site = site_of(("GET", "/", raw))
         async with serving(site) as listener, await Client.connect(listener) as client:
             assert (await client.ask(get("/", version=version))).body == b"raw"
+
+    run(check())
+
+
+def test_raw_writes_keep_their_place_whatever_the_client_reads(run: Run) -> None:
+    written: list[bytes] = []
+    paused = asyncio.Event()
+
+    def piece() -> bytes:
+        written.append(b"%08d" % len(written) * 1_000)
+        return written[-1]
+
+    async def flood(exchange: Exchange) -> None:
+        exchange.start(200, "text/plain")
+        for _ in range(3):
+            while not exchange.flow.is_paused:
+                exchange.write_raw(encode_chunk(piece()))
+                exchange.write(piece())
+            exchange.write_raw(encode_chunk(piece()))
+            paused.set()
+            await exchange.flow.drain()
+
+    async def check() -> None:
+        site = site_of(("GET", "/", flood))
+        async with serving(site) as listener, await Client.connect(listener) as client:
+            client.writer.transport.pause_reading()
+            client.send(get("/"))
+            await paused.wait()
+            client.writer.transport.resume_reading()
+            assert (await client.answer()).body == b"".join(written)
 
     run(check())
 

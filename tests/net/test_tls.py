@@ -114,6 +114,21 @@ def run_on_uvloop(coroutine: Coroutine[Any, Any, None]) -> None:
         runner.run(bounded())
 
 
+def test_raw_writes_are_encrypted(run: Run, server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    async def raw(exchange: Exchange) -> None:
+        exchange.start(200, "text/plain")
+        exchange.write_raw(b"3\r\nraw\r\n")
+
+    async def check() -> None:
+        async with (
+            serving(site_of(("GET", "/", raw)), server) as listener,
+            await Client.connect(listener, client) as peer,
+        ):
+            assert (await peer.ask(get("/"))).body == b"raw"
+
+    run(check())
+
+
 async def dial(listener: Listener, client: ssl.SSLContext) -> ssl.SSLSocket:
     """A client that does nothing by itself, not even answer a close_notify."""
 

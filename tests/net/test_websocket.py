@@ -177,7 +177,8 @@ class FrameTaking(Recorder):
         super().__init__(connection)
         connection.offer_frames(self.take)
 
-    def take(self, data: memoryview) -> int:
+    def take(self, data: memoryview, now: float) -> int:
+        assert now > 0
         header = parse_frame_header(data, 0, expect_masked=True, max_payload_bytes=1_000_000)
         if header is None:
             return 0
@@ -237,7 +238,7 @@ def test_frames_are_not_offered_once_we_close(run: Run) -> None:
 
 def test_what_a_taker_refuses_closes_the_connection(run: Run) -> None:
     class Refuser(FrameTaking):
-        def take(self, data: memoryview) -> int:
+        def take(self, data: memoryview, now: float) -> int:
             raise RemoteProtocolError("no data message", close_code=1002)
 
     async def check() -> None:
