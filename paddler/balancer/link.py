@@ -43,8 +43,8 @@ Pool: TypeAlias = "pool.Pool[AgentLink]"
 class LinkSocket(Protocol):
     """What the link needs of its WebSocket."""
 
-    def send_text(self, data: bytes) -> None:
-        """Send one text message; does nothing on a closed socket."""
+    def send_text_soon(self, data: bytes) -> None:
+        """Send one text message, with those of other requests; nothing on a closed socket."""
 
     def close(self, code: int, reason: str) -> None:
         """Start the close handshake."""
@@ -130,9 +130,15 @@ class Stream:
     )
 
     def __init__(
-        self, link: "AgentLink", stream_id: int, lease: Lease, outlet: Outlet, item_timeout_s: float
+        self,
+        link: "AgentLink",
+        stream_id: int,
+        lease: Lease,
+        outlet: Outlet,
+        item_timeout_s: float,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._link = link
         self._lease = lease
         self._outlet = outlet
@@ -286,7 +292,7 @@ class AgentLink:
             message = wire.encode(
                 wire.StartStream(stream_id=stream_id, job=job, sampling=sampling, delivery=delivery)
             )
-            stream = Stream(self, stream_id, lease, outlet, item_timeout_s)
+            stream = Stream(self, stream_id, lease, outlet, item_timeout_s, self._loop)
         except BaseException:
             lease.release()
             raise
@@ -297,7 +303,7 @@ class AgentLink:
             return stream
         if stream.silent_until < self._watch_at:
             self._watch_until(stream.silent_until)
-        self._socket.send_text(message)
+        self._socket.send_text_soon(message)
         return stream
 
     def on_frames(self, data: memoryview, now: float) -> int:
@@ -396,7 +402,7 @@ class AgentLink:
 
     def send(self, message: wire.FromBalancer) -> None:
         """Send one control message."""
-        self._socket.send_text(wire.encode(message))
+        self._socket.send_text_soon(wire.encode(message))
 
     # --- for Stream ----------------------------------------------------------------------------
 

@@ -68,6 +68,8 @@ class Dispatcher:
         self._waitline = waitline
         self._item_timeout_s = item_timeout_s
         self._listeners = listeners
+        # Asked for once: each asking is a system call before Python 3.12.
+        self._loop = asyncio.get_running_loop()
 
     async def run(
         self,
@@ -84,7 +86,7 @@ class Dispatcher:
         slot is free once it has confirmed, which nobody waits for here. ``route`` is what
         the request is counted under.
         """
-        course = _Course(route, asyncio.get_running_loop().time())
+        course = _Course(route, self._loop)
         outcome: Outcome | None = None
         try:
             outcome = await self._serve(
@@ -169,10 +171,10 @@ class _Course:
         "first_at",
     )
 
-    def __init__(self, route: str, now: float) -> None:
+    def __init__(self, route: str, loop: asyncio.AbstractEventLoop) -> None:
         self._route = route
-        self._began_at = self._waits_since = now
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._began_at = self._waits_since = loop.time()
         self._waited_s = 0.0
         self._sink: Sink | None = None
         self.first_at: float | None = None

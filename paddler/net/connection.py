@@ -379,8 +379,6 @@ class HttpConnection(asyncio.BufferedProtocol):
         forget(self._transport)
         if self._task is not None:
             self._task.cancel()
-        else:
-            self._open.discard(self)
 
     # --- for the exchange ---
 
@@ -534,11 +532,22 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._task = self._loop.create_task(
             self._run(exchange, self._handler), context=self._context.copy()
         )
-        self._task.add_done_callback(self._on_run)
 
     # --- a response goes out ---
 
     async def _run(self, exchange: Exchange, handler: Handler) -> None:
+        try:
+            await self._answer(exchange, handler)
+        except asyncio.CancelledError:
+            if not self._is_gone:  # the handler's own doing
+                self._transport.abort()
+            raise
+        except Exception as error:
+            if not self._is_gone:
+                _log.error("a response could not be made", exc_info=error)
+                self._transport.abort()
+
+    async def _answer(self, exchange: Exchange, handler: Handler) -> None:
         try:
             response = await handler(exchange)
             if response is not None:
@@ -552,7 +561,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._wait_for_reader()
             await self.flow.drain()
         if not self._is_gone:
-            # Not only when the task is known to be done: the next request mostly comes before.
             self._task = None
             self._after_response()
 
@@ -569,18 +577,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._transport.abort()
         else:
             exchange.respond(response)
-
-    def _on_run(self, task: asyncio.Task[None]) -> None:
-        if self._task is task:
-            self._task = None
-        if self._is_gone:
-            if self._task is None:
-                self._open.discard(self)
-        elif task.cancelled():
-            self._transport.abort()
-        elif (error := task.exception()) is not None:
-            _log.error("a response could not be made", exc_info=error)
-            self._transport.abort()
 
     def _after_response(self) -> None:
         if self._transport.is_closing():
@@ -727,6 +723,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._task is None:
+            self._open.discard(self)
+        else:  # a task that is cancelled before it began does not even run its ``finally``
+            self._task.add_done_callback(lambda _: self._open.discard(self))
 
 
 def _always(response: Response) -> Handler:

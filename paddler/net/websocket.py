@@ -102,6 +102,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         "_frame_taker",
         "_handler",
         "_heartbeat",
+        "_held",
         "_loop",
         "_lost_reason",
         "_on_lost",
@@ -132,6 +133,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
     ) -> None:
         self.flow = flow or FlowControl()
         self._frame_taker: FrameTaker | None = None
+        self._held: list[bytes] = []  # frames, to be sent soon
         self._open_handler = open_handler
         self._on_lost = on_lost
         self._settings = settings
@@ -161,6 +163,16 @@ class WebSocketConnection(asyncio.BufferedProtocol):
     def send_text(self, data: BytesLike) -> None:
         """Send a text message of UTF-8 ``data``."""
         self._send(self._ws.send_text(data))
+
+    def send_text_soon(self, data: BytesLike) -> None:
+        """As :meth:`send_text`, but together with what else is sent in this turn of the loop.
+
+        For many messages that are not each other's affair: each by itself is a system call. Not on
+        a socket that raw bytes are written on.
+        """
+        self._held.append(self._ws.send_text(data))
+        if len(self._held) == 1:
+            self._loop.call_soon(self._send, b"")
 
     def send_binary(self, data: BytesLike) -> None:
         """Send a binary message."""
@@ -306,6 +318,9 @@ class WebSocketConnection(asyncio.BufferedProtocol):
                 self._hang_up()
 
     def _send(self, frame: bytes) -> None:
+        if self._held:
+            frame = b"".join(self._held) + frame
+            self._held.clear()
         if not frame or self._transport.is_closing():
             return
         self.write_raw(frame)

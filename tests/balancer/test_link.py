@@ -26,7 +26,7 @@ class Socket:
         self.sent: list[wire.FromBalancer] = []
         self.closed_with: int | None = None
 
-    def send_text(self, data: bytes) -> None:
+    def send_text_soon(self, data: bytes) -> None:
         self.sent.append(wire.decode_from_balancer(data))
 
     def close(self, code: int, reason: str) -> None:

@@ -65,6 +65,61 @@ def test_messages_go_both_ways(run: Run) -> None:
     run(check())
 
 
+@pytest.mark.parametrize("is_client", [False, True])
+def test_messages_that_are_sent_soon_go_out_together_and_in_order(
+    run: Run, is_client: bool
+) -> None:
+    async def check() -> None:
+        async with both_ends() as (server, client):
+            sender, receiver = (client, server) if is_client else (server, client)
+            connection = sender.connection
+            writes: list[bytes] = []
+            write = connection.write_raw
+
+            def write_and_note(data: bytes) -> None:
+                writes.append(data)
+                write(data)
+
+            connection.write_raw = write_and_note
+            connection.send_text_soon(b"one")
+            connection.send_text_soon(b"two")
+            assert writes == []
+            assert await receiver.messages.get() == ("text", b"one")
+            assert await receiver.messages.get() == ("text", b"two")
+            assert len(writes) == 1
+            connection.send_text_soon(b"three")
+            connection.send_text(b"four")
+            assert len(writes) == 2
+            assert await receiver.messages.get() == ("text", b"three")
+            assert await receiver.messages.get() == ("text", b"four")
+
+    run(check())
+
+
+def test_what_was_to_be_sent_soon_goes_before_the_close_frame(run: Run) -> None:
+    async def check() -> None:
+        async with both_ends() as (server, client):
+            server.connection.send_text_soon(b"last words")
+            server.connection.close(1000, "done")
+            assert await client.messages.get() == ("text", b"last words")
+            assert await client.closed == (1000, "done")
+
+    run(check())
+
+
+def test_what_was_to_be_sent_soon_is_dropped_with_the_connection(run: Run) -> None:
+    async def check() -> None:
+        async with both_ends() as (server, client):
+            server.connection.send_text_soon(b"to nobody")
+            server.connection.abort()
+            server.connection.send_text_soon(b"nor this")
+            assert (await server.closed)[0] is None
+            assert (await client.closed)[0] is None
+            assert client.messages.empty()
+
+    run(check())
+
+
 def test_what_comes_behind_the_handshake_is_read(run: Run) -> None:
     async def check() -> None:
         async with raw_client(Socket(), encode_frame(1, b"first", KEY)) as (server, _):
