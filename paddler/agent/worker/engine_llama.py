@@ -689,8 +689,7 @@ def _n_batch(parameters: InferenceParameters, sequences: int) -> int:
 def _context_params(parameters: InferenceParameters, *, sequences: int, threads: int) -> Any:
     params = llama_cpp.llama_context_default_params()
     # 0 stays 0: what the model was trained with.
-    rounded = -(-parameters.context_size // _CONTEXT_STEP) * _CONTEXT_STEP
-    params.n_ctx = min(rounded, U32_MAX // _CONTEXT_STEP * _CONTEXT_STEP)
+    params.n_ctx = _rounded_up(parameters.context_size, _CONTEXT_STEP)
     params.n_batch = _n_batch(parameters, sequences)
     params.n_ubatch = min(params.n_batch, MAX_UBATCH)
     params.n_seq_max = sequences
@@ -710,12 +709,15 @@ def _context_params(parameters: InferenceParameters, *, sequences: int, threads:
         # llama.cpp aborts while it reserves room for means, unless so many sequences go into its
         # largest batch, or into the context where that is smaller: a multiple of 256.
         params.n_seq_max = 1 << (sequences - 1).bit_length()
-        multiple = params.n_seq_max
-        most = U32_MAX // multiple * multiple
-        params.n_batch = min(-(-params.n_batch // multiple) * multiple, most)
+        params.n_batch = _rounded_up(params.n_batch, params.n_seq_max)
         # A document is pooled in one piece, and models that look both ways need it at once.
         params.n_ubatch = params.n_batch
     else:
         # No fewer than sequences, or llama.cpp aborts. 0 reserves for a whole batch.
         params.n_outputs_max = sequences
     return params
+
+
+def _rounded_up(count: int, step: int) -> int:
+    """To a multiple of ``step``, of those that llama.cpp has a number for."""
+    return min(-(-count // step) * step, U32_MAX // step * step)
