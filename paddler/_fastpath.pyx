@@ -1,11 +1,10 @@
 """Compiled hot path: HTTP heads, WebSocket frames, slots, the token relay, candidates.
 
-Mechanism only: no policy, no clock, no configuration, and no socket but the one that a writer is
-given. Each section has two
-layers: leaves that work on raw pointers without the interpreter, and thin functions that
-borrow the caller's buffer for the length of one call, check, convert and raise. Buffers
-are taken as plain ``Py_buffer`` views, 40 ns sooner than a typed memoryview is set up. The
-plain twin that this module must agree with is ``tests/fastpath_twin.py``.
+Mechanism only: no policy, no clock, no configuration, and of sockets only the one that a writer
+is given. Each section has two layers: leaves that work on raw pointers without the interpreter,
+and thin functions that borrow the caller's buffer for the length of one call, check, convert
+and raise. Buffers are taken as plain ``Py_buffer`` views, 40 ns sooner than a typed memoryview
+is set up. The plain twin that this module must agree with is ``tests/fastpath_twin.py``.
 """
 
 from cpython.buffer cimport (
