@@ -1040,12 +1040,13 @@ cdef class SocketWriter:
     The transport remains the one that queues, pauses its protocol and finds that the peer is
     gone: it is given what the system does not take, and then everything until it has sent
     that. Whatever is written from here on has to come this way. ``fd`` is the socket's, and
-    stays open for as long as the transport is not closing.
+    stays open for as long as the transport is not closing, or else until its loop is closed.
     """
 
     cdef object transport
     cdef int fd
     cdef bint may_be_unsent  # what the transport was given
+    cdef bint has_ended
 
     def __cinit__(self, transport, int fd):
         self.transport = transport
@@ -1056,13 +1057,17 @@ cdef class SocketWriter:
         """Send ``data``, or have the transport do it."""
         self.put(data)
 
+    def end(self) -> None:
+        """Leave the rest to the transport, which knows that its output has ended."""
+        self.has_ended = True
+
     cdef int put(self, bytes data) except -1:
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef Py_ssize_t sent = 0
         if self.may_be_unsent and not self.transport.get_write_buffer_size():
             self.may_be_unsent = False
         # The number of a closed descriptor may be another client's by now.
-        if not self.may_be_unsent and not self.transport.is_closing():
+        if not (self.may_be_unsent or self.has_ended or self.transport.is_closing()):
             sent = socket_send(
                 self.fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT | MSG_NOSIGNAL
             )
@@ -1070,7 +1075,7 @@ cdef class SocketWriter:
                 return 0
             sent = max(sent, 0)  # whatever is wrong, the transport meets it as well
         self.may_be_unsent = True
-        self.transport.write(data[sent:])
+        self.transport.write(memoryview(data)[sent:] if sent else data)  # it may be megabytes
         return 0
 
 

@@ -298,6 +298,10 @@ class SocketWriter:
         self._transport = transport
         self._fd = fd
         self._may_be_unsent = True
+        self._has_ended = False
+
+    def end(self) -> None:
+        self._has_ended = True
 
     def __call__(self, data: bytes) -> None:
         if not isinstance(data, bytes):
@@ -305,12 +309,12 @@ class SocketWriter:
         if self._may_be_unsent and self._transport.get_write_buffer_size() == 0:
             self._may_be_unsent = False
         sent = 0
-        if not self._may_be_unsent and not self._transport.is_closing():
+        if not (self._may_be_unsent or self._has_ended or self._transport.is_closing()):
             with socket.socket(fileno=os.dup(self._fd)) as peer, contextlib.suppress(OSError):
                 sent = peer.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         if sent < len(data):
             self._may_be_unsent = True
-            self._transport.write(data[sent:])
+            self._transport.write(memoryview(data)[sent:] if sent else data)
 
 
 class Sink:

@@ -103,6 +103,16 @@ def test_the_socket_of_a_transport_that_closes_is_not_touched(impl: ModuleType, 
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+def test_all_is_the_transports_after_the_end(impl: ModuleType, wire: Wire) -> None:
+    writer = impl.SocketWriter(wire.transport, wire.ours.fileno())
+    writer(b"one")
+    writer.end()
+    writer(b"two")
+    assert wire.arrived() == b"one"
+    assert wire.transport.given == [b"two"]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 def test_a_peer_that_is_gone_is_the_transports_to_find(impl: ModuleType, wire: Wire) -> None:
     wire.peer.close()
     wire.writer(impl)(b"to nobody")

@@ -542,7 +542,9 @@ class HttpConnection(asyncio.BufferedProtocol):
             if not self._is_gone:  # the handler's own doing
                 self._transport.abort()
             raise
-        except Exception as error:
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise  # the process's own affair
+        except BaseException as error:
             if not self._is_gone:
                 _log.error("a response could not be made", exc_info=error)
                 self._transport.abort()
@@ -628,7 +630,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         client might lose the response (RFC 9112 §9.6)."""
         self._wait(_Waiting.FOR_END, self._site.limits.linger_timeout_s)
         if not self._transport.is_closing():
-            end_output(self._transport)
+            end_output(self._transport, self.write_raw)
             self._resume_reading()
 
     # --- reading and time ---
@@ -726,7 +728,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._task is None:
             self._open.discard(self)
         else:  # a task that is cancelled before it began does not even run its ``finally``
-            self._task.add_done_callback(lambda _: self._open.discard(self))
+            self._task.add_done_callback(self._on_left)
+
+    def _on_left(self, task: asyncio.Task[None]) -> None:
+        # A cancelled task keeps the frames that it was in, which hold this connection: a cycle.
+        self._task = None
+        self._open.discard(self)
 
 
 def _always(response: Response) -> Handler:

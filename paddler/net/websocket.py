@@ -352,7 +352,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         # Closing with unread input would reset the connection and could take our close
         # frame along; so only our side ends now, and the timer cuts what is left.
         if not self._transport.is_closing():
-            end_output(self._transport)
+            end_output(self._transport, self.write_raw)
             self._cut_later()
 
     def _cut_later(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 from contextvars import ContextVar
 
@@ -452,6 +453,22 @@ def test_handler_that_cancels_itself_leaves_no_connection(run: Run) -> None:
     run(check())
 
 
+def test_handler_that_fails_beyond_errors_leaves_no_connection(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing(exchange: Exchange) -> Response:
+        raise BaseExceptionGroup("several", [BaseException("one")])
+
+    async def check() -> None:
+        site = site_of(("GET", "/", failing))
+        async with serving(site) as listener, await Client.connect(listener) as client:
+            client.send(get("/"))
+            assert await client.is_ended()
+
+    run(check())
+    assert [record.getMessage() for record in caplog.records] == ["a response could not be made"]
+
+
 def test_broken_error_page_cuts_the_connection(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     def render(status: int, code: str, message: str, headers: object) -> Response:
         raise KeyError(code)
@@ -695,6 +712,32 @@ def test_client_that_leaves_before_its_handler_runs_leaves_nothing(run: Run) -> 
             await listener.stop(5.0)
 
     run(check())
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_clients_that_leave_leave_no_cycles_behind(run: Run, begins: bool) -> None:
+    async def check() -> None:
+        handler = Waiting(starts=True)
+        async with serving(site_of(("POST", "/", handler))) as listener:
+            for _ in range(5):
+                with socket.create_connection((listener.host, listener.port)) as client:
+                    client.sendall(post("/", b"x"))
+                    if begins:
+                        await handler.entered.wait()
+                await listener.connections.wait_empty()
+                handler.entered.clear()
+
+    def count() -> int:
+        return sum(type(one) is HttpConnection for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = count()
+        run(check())
+        assert count() == before
+    finally:
+        gc.enable()
 
 
 # --- time ----------------------------------------------------------------------------------------
