@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
+import gc
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Self
 
 import msgspec
 
 from paddler.net.client import connect_websocket
-from paddler.net.connection import Exchange
+from paddler.net.connection import Exchange, HttpConnection
 from paddler.net.http import Handler, HttpLimits, Response, Router, Site, text
 from paddler.net.server import Listener, listen
 from paddler.net.websocket import DEFAULT_SETTINGS, WebSocketConnection, WebSocketSettings
@@ -42,6 +43,23 @@ def site_of(*routes: tuple[str, str, Handler], limits: HttpLimits | None = None)
     for method, pattern, handler in routes:
         router.add(method, pattern, handler)
     return Site(router=router, limits=limits or HttpLimits())
+
+
+@contextlib.contextmanager
+def leaving_no_cycles() -> Iterator[None]:
+    """For a block at whose end no connection may be left that only a collection would find."""
+
+    def count() -> int:
+        return sum(type(one) is HttpConnection for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = count()
+        yield
+        assert count() == before
+    finally:
+        gc.enable()
 
 
 class Client:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import socket
 from contextvars import ContextVar
 
@@ -15,7 +14,7 @@ from paddler.net.http import HttpLimits, Response, Router, Site, json, text
 from paddler.proto.events import RequestHead
 from paddler.proto.http1 import encode_chunk
 from tests.net.conftest import Run
-from tests.net.peers import Client, Waiting, get, health, post, serving, site_of
+from tests.net.peers import Client, Waiting, get, health, leaving_no_cycles, post, serving, site_of
 
 
 async def echo(exchange: Exchange) -> Response:
@@ -727,17 +726,8 @@ def test_clients_that_leave_leave_no_cycles_behind(run: Run, begins: bool) -> No
                 await listener.connections.wait_empty()
                 handler.entered.clear()
 
-    def count() -> int:
-        return sum(type(one) is HttpConnection for one in gc.get_objects())
-
-    gc.collect()
-    gc.disable()
-    try:
-        before = count()
+    with leaving_no_cycles():
         run(check())
-        assert count() == before
-    finally:
-        gc.enable()
 
 
 # --- time ----------------------------------------------------------------------------------------

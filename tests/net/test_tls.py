@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import socket
 import ssl
@@ -17,12 +16,12 @@ import uvloop
 
 from paddler._fastpath import encode_frame
 from paddler.config import ServerTls
-from paddler.net.connection import Exchange, HttpConnection
+from paddler.net.connection import Exchange
 from paddler.net.http import HttpLimits, Response
 from paddler.net.server import Listener
 from paddler.tls import reload_context, server_context
 from tests.net.conftest import Run
-from tests.net.peers import Client, Socket, get, health, serving, site_of
+from tests.net.peers import Client, Socket, get, health, leaving_no_cycles, serving, site_of
 
 KEY = 0x01020304
 CLOSE = 8
@@ -221,17 +220,8 @@ def test_a_connection_leaves_no_cycle_behind(
             assert (await peer.ask(get("/health", "Connection: close\r\n"))).status == 200
             assert await peer.is_ended()
 
-    def count() -> int:
-        return sum(type(one) is HttpConnection for one in gc.get_objects())
-
-    gc.collect()
-    gc.disable()
-    try:
-        before = count()
+    with leaving_no_cycles():
         run_on_uvloop(check())
-        assert count() == before
-    finally:
-        gc.enable()
 
 
 @pytest.mark.parametrize("key_type", list(trustme.KeyType))
