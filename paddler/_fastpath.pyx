@@ -1030,7 +1030,6 @@ cdef int write_chunk_header(uint8_t* out, uint64_t body_bytes) noexcept nogil:
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_DONTWAIT
-        MSG_NOSIGNAL
     ssize_t socket_send "send"(int fd, const void* data, size_t size, int flags)
 
 
@@ -1039,13 +1038,14 @@ cdef class SocketWriter:
 
     The transport remains the one that queues, pauses its protocol and finds that the peer is
     gone: it is given what the system does not take, and then everything until it has sent
-    that. Whatever is written from here on has to come this way. ``fd`` is the socket's, and
-    stays open for as long as the transport is not closing, or else until its loop is closed.
+    that. Whatever is written from here on has to come this way. ``fd`` is the transport's: not
+    used once that is closing, and nothing may be written once the loop is closed, which tells
+    no transport.
     """
 
     cdef object transport
     cdef int fd
-    cdef bint may_be_unsent  # what the transport was given
+    cdef bint may_be_unsent  # something that the transport was given
     cdef bint has_ended
 
     def __cinit__(self, transport, int fd):
@@ -1058,19 +1058,20 @@ cdef class SocketWriter:
         self.put(data)
 
     def end(self) -> None:
-        """Leave the rest to the transport, which knows that its output has ended."""
+        """From here on, drop what comes: the transport's output has ended."""
         self.has_ended = True
 
     cdef int put(self, bytes data) except -1:
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef Py_ssize_t sent = 0
+        if self.has_ended:
+            return 0
         if self.may_be_unsent and not self.transport.get_write_buffer_size():
             self.may_be_unsent = False
         # The number of a closed descriptor may be another client's by now.
-        if not (self.may_be_unsent or self.has_ended or self.transport.is_closing()):
-            sent = socket_send(
-                self.fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT | MSG_NOSIGNAL
-            )
+        if not (self.may_be_unsent or self.transport.is_closing()):
+            # No MSG_NOSIGNAL, which not every system has: Python ignores SIGPIPE.
+            sent = socket_send(self.fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT)
             if sent == size:
                 return 0
             sent = max(sent, 0)  # whatever is wrong, the transport meets it as well
@@ -1098,7 +1099,7 @@ cdef class Sink:
     cdef bint paused
     cdef bint overrun_told
     cdef object write
-    cdef SocketWriter socket_writer  # ``write``, where it is one
+    cdef SocketWriter socket_writer  # ``write``, where it is one: called without the interpreter
     cdef int framing
     cdef tuple prefixes
     cdef bytes suffix

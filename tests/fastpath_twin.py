@@ -306,15 +306,17 @@ class SocketWriter:
     def __call__(self, data: bytes) -> None:
         if not isinstance(data, bytes):
             raise TypeError("data")
+        if self._has_ended:
+            return
         if self._may_be_unsent and self._transport.get_write_buffer_size() == 0:
             self._may_be_unsent = False
-        sent = 0
-        if not (self._may_be_unsent or self._has_ended or self._transport.is_closing()):
-            with socket.socket(fileno=os.dup(self._fd)) as peer, contextlib.suppress(OSError):
-                sent = peer.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        sent = -1
+        if not (self._may_be_unsent or self._transport.is_closing()):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._fd)) as peer:
+                sent = peer.send(data, socket.MSG_DONTWAIT)
         if sent < len(data):
             self._may_be_unsent = True
-            self._transport.write(memoryview(data)[sent:] if sent else data)
+            self._transport.write(memoryview(data)[sent:] if sent > 0 else data)
 
 
 class Sink:

@@ -44,7 +44,7 @@ class LinkSocket(Protocol):
     """What the link needs of its WebSocket."""
 
     def send_text_soon(self, data: bytes) -> None:
-        """Send one text message, with those of other requests; nothing on a closed socket."""
+        """Send one text message, with others of this turn of the loop; not on a closed socket."""
 
     def close(self, code: int, reason: str) -> None:
         """Start the close handshake."""
@@ -310,6 +310,7 @@ class AgentLink:
         """Take the data messages that ``data`` begins with, still framed; how long they are.
 
         What :meth:`on_data` does for each, at a fraction of the cost where there are many links.
+        ``now`` is the loop's time.
         """
         used = 0
         while True:

@@ -542,11 +542,9 @@ class HttpConnection(asyncio.BufferedProtocol):
             if not self._is_gone:  # the handler's own doing
                 self._transport.abort()
             raise
-        except (GeneratorExit, KeyboardInterrupt, SystemExit):
-            raise  # the process's own affair
-        except BaseException as error:
+        except (Exception, BaseExceptionGroup) as error:
+            _log.error("a response could not be made", exc_info=error)
             if not self._is_gone:
-                _log.error("a response could not be made", exc_info=error)
                 self._transport.abort()
 
     async def _answer(self, exchange: Exchange, handler: Handler) -> None:
@@ -727,7 +725,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._timer = None
         if self._task is None:
             self._open.discard(self)
-        else:  # a task that is cancelled before it began does not even run its ``finally``
+        else:  # not within the task: cancelled before it began, it would run nothing
             self._task.add_done_callback(self._on_left)
 
     def _on_left(self, task: asyncio.Task[None]) -> None:

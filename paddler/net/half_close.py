@@ -13,7 +13,7 @@ def end_output(transport: asyncio.Transport, write: Callable[[bytes], object]) -
     and then the peer's end is waited for. How long, is the caller's affair either way.
     """
     if isinstance(write, SocketWriter):
-        write.end()  # there may be one with a token who has not heard of the end
+        write.end()  # a stream's sink may still bring a token in this turn
     if transport.can_write_eof():
         transport.write_eof()
     else:

@@ -168,11 +168,11 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         """As :meth:`send_text`, but together with what else is sent in this turn of the loop.
 
         For many messages that are not each other's affair: each by itself is a system call. Not on
-        a socket that raw bytes are written on.
+        a socket that raw bytes are written on: they would overtake it.
         """
         self._held.append(self._ws.send_text(data))
         if len(self._held) == 1:
-            self._loop.call_soon(self._send, b"")
+            self._loop.call_soon(self._send, b"")  # whatever is sent, what is held goes first
 
     def send_binary(self, data: BytesLike) -> None:
         """Send a binary message."""
@@ -182,7 +182,6 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         """Start the close handshake; the peer has ``close_timeout_s`` to answer."""
         if self._stage is _Stage.OPEN:
             self._stage = _Stage.CLOSING
-            self._frame_taker = None
             self._send(self._ws.close(code, reason))
             self._cut_later()
 
@@ -234,7 +233,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         """``nbytes`` were read."""
         data = READ_BUFFER[:nbytes]
         taker = self._frame_taker
-        if taker is not None and self._ws.is_between_messages:
+        if taker is not None and self._stage is _Stage.OPEN and self._ws.is_between_messages:
             now = self._loop.time()
             try:
                 used = taker(data, now)
@@ -345,7 +344,6 @@ class WebSocketConnection(asyncio.BufferedProtocol):
     def _end(self, code: int | None, reason: str) -> None:
         if self._stage is not _Stage.ENDED:
             self._stage = _Stage.ENDED
-            self._frame_taker = None
             self._handler.on_closed(code, reason)
 
     def _hang_up(self) -> None:

@@ -263,7 +263,10 @@ def test_messages_that_are_still_framed_are_heard_in_order() -> None:
             + message(FrameKind.DONE, DONE, FRAME_FINAL)
             + text
         )
-        assert bench.link.on_frames(memoryview(data), 0.0) == len(data) - len(text)
+        heard_at = asyncio.get_running_loop().time() - 5.0
+        assert bench.link.on_frames(memoryview(data), heard_at) == len(data) - len(text)
+        assert stream.sink.heard_at == heard_at
+        assert bench.link.ages()[1] >= 5.0
         assert bench.outlet.written == [b"<one>", b"{}", b"<two>"]
         assert isinstance(stream.ended.result(), Completed)
         assert bench.pool.slots_busy == 0

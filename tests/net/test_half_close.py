@@ -3,7 +3,6 @@
 import asyncio
 import socket
 
-import pytest
 import uvloop
 
 from paddler._fastpath import SocketWriter
@@ -34,13 +33,13 @@ def test_nothing_is_sent_behind_the_end() -> None:
             )
             peer, _ = listener.accept()
             with peer:
+                peer.settimeout(5.0)  # a thread that waits for ever would keep the runner, too
                 write = writer_of(transport)
                 assert isinstance(write, SocketWriter)
                 write(b"all")
                 end_output(transport, write)
                 # In the same turn of the loop: the socket's own end comes in the next.
-                with pytest.raises(RuntimeError, match="write_eof"):
-                    write(b"late")
+                write(b"late")
                 assert await asyncio.to_thread(read_all, peer) == b"all"
         await ours.is_lost.wait()
 

@@ -688,7 +688,7 @@ def _n_batch(parameters: InferenceParameters, sequences: int) -> int:
 
 def _context_params(parameters: InferenceParameters, *, sequences: int, threads: int) -> Any:
     params = llama_cpp.llama_context_default_params()
-    # 0 stays 0: what the model was trained with.
+    # 0: what the model was trained with.
     params.n_ctx = _rounded_up(parameters.context_size, _CONTEXT_STEP)
     params.n_batch = _n_batch(parameters, sequences)
     params.n_ubatch = min(params.n_batch, MAX_UBATCH)
@@ -719,5 +719,5 @@ def _context_params(parameters: InferenceParameters, *, sequences: int, threads:
 
 
 def _rounded_up(count: int, step: int) -> int:
-    """To a multiple of ``step``, of those that llama.cpp has a number for."""
+    """The next multiple of ``step``, or the largest that 32 bits hold. 0 stays 0."""
     return min(-(-count // step) * step, U32_MAX // step * step)

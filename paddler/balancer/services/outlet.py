@@ -46,7 +46,7 @@ class StreamingOutlet:
     def _make_sink(
         self, stream_id: int, prefixes: tuple[bytes | None, ...], suffix: bytes, now: float
     ) -> Sink:
-        """A sink that writes straight to the client's transport."""
+        """A sink that writes straight to the client's connection."""
         self._sink = Sink(
             stream_id,
             self._write_framed,
