@@ -43,6 +43,9 @@ Pool: TypeAlias = "pool.Pool[AgentLink]"
 class LinkSocket(Protocol):
     """What the link needs of its WebSocket."""
 
+    def send_text(self, data: bytes) -> None:
+        """Send one text message; does nothing on a closed socket."""
+
     def send_text_soon(self, data: bytes) -> None:
         """Send one text message, with others of this turn of the loop; not on a closed socket."""
 
@@ -402,8 +405,8 @@ class AgentLink:
         self._socket.close(1008, "replaced by a newer connection of the same agent")
 
     def send(self, message: wire.FromBalancer) -> None:
-        """Send one control message."""
-        self._socket.send_text_soon(wire.encode(message))
+        """Send one control message, at once: a new state is on its way before it is confirmed."""
+        self._socket.send_text(wire.encode(message))
 
     # --- for Stream ----------------------------------------------------------------------------
 

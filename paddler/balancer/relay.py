@@ -68,8 +68,6 @@ class Dispatcher:
         self._waitline = waitline
         self._item_timeout_s = item_timeout_s
         self._listeners = listeners
-        # Asked for once: each asking is a system call before Python 3.12.
-        self._loop = asyncio.get_running_loop()
 
     async def run(
         self,
@@ -86,7 +84,7 @@ class Dispatcher:
         slot is free once it has confirmed, which nobody waits for here. ``route`` is what
         the request is counted under.
         """
-        course = _Course(route, self._loop)
+        course = _Course(route, asyncio.get_running_loop())
         outcome: Outcome | None = None
         try:
             outcome = await self._serve(

@@ -26,8 +26,10 @@ class Socket:
         self.sent: list[wire.FromBalancer] = []
         self.closed_with: int | None = None
 
-    def send_text_soon(self, data: bytes) -> None:
+    def send_text(self, data: bytes) -> None:
         self.sent.append(wire.decode_from_balancer(data))
+
+    send_text_soon = send_text
 
     def close(self, code: int, reason: str) -> None:
         self.closed_with = code

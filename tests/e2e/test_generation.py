@@ -181,6 +181,8 @@ def test_running_answer_completes_while_the_template_is_swapped_and_the_next_use
     assert late < built_in
 
     put_template(own_fleet, chat_template("a b c d e f g h "))
+    # Until the swap begins, requests are served as before.
+    wait_until(lambda: own_fleet.slots_ready() == 0, "the next swap begins")
     assert prompt_tokens(own_fleet) > late
 
 
