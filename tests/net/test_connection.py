@@ -441,33 +441,31 @@ def test_failure_after_the_response_began_cuts_the_connection(
     assert len(caplog.records) == 1
 
 
-def test_handler_that_cancels_itself_leaves_no_connection(run: Run) -> None:
-    async def cancelled(exchange: Exchange) -> Response:
-        raise asyncio.CancelledError
-
-    async def check() -> None:
-        site = site_of(("GET", "/", cancelled))
-        async with serving(site) as listener, await Client.connect(listener) as client:
-            client.send(get("/"))
-            assert await client.is_ended()
-
-    run(check())
-
-
-def test_handler_that_fails_beyond_errors_leaves_no_connection(
-    run: Run, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (asyncio.CancelledError(), []),
+        (
+            BaseExceptionGroup("several", [BaseException("one")]),
+            ["a response could not be made"],
+        ),
+    ],
+    ids=["cancels itself", "fails beyond errors"],
+)
+def test_handler_whose_task_breaks_off_leaves_no_connection(
+    run: Run, caplog: pytest.LogCaptureFixture, error: BaseException, logged: list[str]
 ) -> None:
-    async def failing(exchange: Exchange) -> Response:
-        raise BaseExceptionGroup("several", [BaseException("one")])
+    async def breaking_off(exchange: Exchange) -> Response:
+        raise error
 
     async def check() -> None:
-        site = site_of(("GET", "/", failing))
+        site = site_of(("GET", "/", breaking_off))
         async with serving(site) as listener, await Client.connect(listener) as client:
             client.send(get("/"))
             assert await client.is_ended()
 
     run(check())
-    assert [record.getMessage() for record in caplog.records] == ["a response could not be made"]
+    assert [record.getMessage() for record in caplog.records] == logged
 
 
 def test_broken_error_page_cuts_the_connection(run: Run, caplog: pytest.LogCaptureFixture) -> None:
