@@ -1212,6 +1212,7 @@ cdef class Relay:
 
     cdef dict sinks
     cdef readonly uint64_t tokens  # passed on to clients, over all streams
+    cdef readonly double heard_at  # when the last data message came; 0: none did
 
     def __cinit__(self):
         self.sinks = {}
@@ -1247,37 +1248,27 @@ cdef class Relay:
             PyBuffer_Release(&view)
         return events
 
-    def feed_frames(
-        self, data, Py_ssize_t start, double now, int64_t max_payload_bytes
-    ) -> tuple[list[tuple[int, int, int, bytes]], int]:
-        """Pass on the data messages that stand in ``data`` from ``start`` on, still framed.
+    cdef Py_ssize_t take_frames(
+        self, uint8_t* data, Py_ssize_t size, double now, uint64_t max_payload_bytes, list events
+    ) except -1:
+        """Pass on the data messages that ``data`` begins with, still framed; their bytes.
 
-        ``data`` is what a client sent, and is unmasked in place. What is left for the caller,
-        as :meth:`feed` has it, and the offset behind the last message that was passed on. That is
-        the first one that leaves anything, as what follows may have to wait until it is taken.
-        Ends before anything but a binary message that is one whole frame.
+        ``data`` is what a client sent, and is unmasked in place. Ends before anything but a
+        binary message that is one whole frame, and behind a message that leaves ``events``.
         """
-        cdef Py_buffer view
         cdef FrameHeader header
+        cdef Py_ssize_t at = 0
         cdef uint8_t* message
-        cdef list events = []
-        PyObject_GetBuffer(data, &view, PyBUF_WRITABLE)
-        try:
-            if not 0 <= start <= view.len or max_payload_bytes < 0:
-                raise ValueError(f"start {start} in {view.len} bytes, limit {max_payload_bytes}")
-            while not events:
-                message = <uint8_t*> view.buf + start
-                if not is_whole_message(
-                    message, view.len - start, True, <uint64_t> max_payload_bytes, &header
-                ) or header.opcode != BINARY:
-                    break
-                message += header.header_bytes
-                mask_bytes(message, message, header.payload_bytes, header.mask_key, 0)
-                start += header.header_bytes + <Py_ssize_t> header.payload_bytes
-                self.pass_on(message, header.payload_bytes, now, events)
-        finally:
-            PyBuffer_Release(&view)
-        return events, start
+        while not events:
+            if not is_whole_message(
+                data + at, size - at, True, max_payload_bytes, &header
+            ) or header.opcode != BINARY:
+                break
+            message = data + at + header.header_bytes
+            mask_bytes(message, message, header.payload_bytes, header.mask_key, 0)
+            at += header.header_bytes + <Py_ssize_t> header.payload_bytes
+            self.pass_on(message, header.payload_bytes, now, events)
+        return at
 
     cdef int pass_on(
         self, const uint8_t* frame, Py_ssize_t size, double now, list events
@@ -1292,6 +1283,7 @@ cdef class Relay:
         cdef Sink sink
         if fault != RUN_SOUND:
             raise RemoteProtocolError(RUN_FAULTS[fault], close_code=1002)
+        self.heard_at = now
         while frame < end:
             stream_id = read_u32(frame)
             kind = frame[4]
@@ -1326,6 +1318,93 @@ cdef class Relay:
                     self.tokens += 1
                 events.append((stream_id, kind, flags, payload[:payload_bytes]))
         return 0
+
+
+cdef class FrameReader:
+    """Base of a WebSocket's protocol: what a transport calls at each read, without the interpreter.
+
+    A read that begins with data messages for a relay, each of them one whole frame as a client
+    sends it, is passed on up to the first thing that is none. That, and what follows, goes to
+    ``on_rest``; so does all else. The deriving class has two methods:
+
+    ``on_rest(data)``: take what was read, and set ``begins_frame``: whether the next read does.
+    ``on_failure(error)``: take what the relay or ``on_events`` raised. Nothing else of the read is
+    looked at, and :meth:`end_relaying` has been called.
+    """
+
+    cdef object buffer
+    cdef Py_ssize_t buffer_bytes
+    cdef object clock
+    cdef Relay relay  # None: no message is for one
+    cdef uint64_t max_payload_bytes
+    cdef object on_events
+    cdef public bint begins_frame
+
+    def __init__(self, buffer, clock):
+        """``buffer`` is what each read fills; ``clock`` tells the time of one, in seconds."""
+        self.buffer = buffer
+        self.buffer_bytes = len(buffer)
+        self.clock = clock
+        self.begins_frame = True
+
+    @property
+    def relayed_at(self) -> float:
+        """When the relay had a message last; 0: it had none, or there is none."""
+        return 0 if self.relay is None else self.relay.heard_at
+
+    def relay_to(self, Relay relay not None, uint64_t max_payload_bytes, on_events) -> None:
+        """From the next read on, let ``relay`` have the data messages.
+
+        ``on_events`` takes what :meth:`Relay.feed` leaves, before anything behind it is looked
+        at. A payload of more than ``max_payload_bytes`` is no data message.
+        """
+        self.relay = relay
+        self.max_payload_bytes = max_payload_bytes
+        self.on_events = on_events
+
+    def end_relaying(self) -> None:
+        """From here on, no message is for a relay."""
+        self.relay = None
+        self.on_events = None
+
+    def get_buffer(self, sizehint) -> memoryview:
+        """The buffer that the next read fills."""
+        return self.buffer
+
+    def buffer_updated(self, Py_ssize_t nbytes) -> None:
+        """``nbytes`` were read."""
+        cdef Py_ssize_t used = 0
+        if not 0 <= nbytes <= self.buffer_bytes:
+            raise ValueError(f"{nbytes} bytes were read into {self.buffer_bytes}")
+        if self.begins_frame and self.relay is not None:
+            try:
+                used = self.pass_on(nbytes)
+            except Exception as error:
+                self.end_relaying()
+                self.on_failure(error)
+                return
+            if used == nbytes:
+                return
+        self.on_rest(self.buffer[used:nbytes])
+
+    cdef Py_ssize_t pass_on(self, Py_ssize_t size) except -1:
+        cdef Py_buffer view
+        cdef double now = self.clock()
+        cdef Py_ssize_t used = 0
+        cdef list events = []
+        PyObject_GetBuffer(self.buffer, &view, PyBUF_WRITABLE)
+        try:
+            while self.relay is not None:  # whoever takes events may end it
+                used += self.relay.take_frames(
+                    <uint8_t*> view.buf + used, size - used, now, self.max_payload_bytes, events
+                )
+                if not events:
+                    break
+                self.on_events(events)
+                events = []
+        finally:
+            PyBuffer_Release(&view)
+        return used
 
 
 # --- 5. Candidates ---------------------------------------------------------------------------

@@ -397,6 +397,7 @@ class Relay:
     def __init__(self) -> None:
         self._sinks: dict[int, Sink] = {}
         self.tokens = 0
+        self.heard_at = 0.0
 
     def __len__(self) -> int:
         return len(self._sinks)
@@ -411,7 +412,9 @@ class Relay:
 
     def feed(self, message: Buffer, now: float) -> list[tuple[int, int, int, bytes]]:
         events = []
-        for stream_id, kind, flags, payload in split_run(bytes(borrow(message))):
+        frames = split_run(bytes(borrow(message)))
+        self.heard_at = now
+        for stream_id, kind, flags, payload in frames:
             sink = self._sinks.get(stream_id)
             if sink is None:
                 continue
@@ -436,31 +439,75 @@ class Relay:
                     events.append((stream_id, OVERRUN, 0, reason))
         return events
 
-    def feed_frames(
-        self, data: Buffer, start: int, now: float, max_payload_bytes: int
-    ) -> tuple[list[tuple[int, int, int, bytes]], int]:
-        view = borrow(data)
-        if view.readonly:
-            raise BufferError("read-only")
-        if not 0 <= start <= len(view) or max_payload_bytes < 0:
-            raise ValueError("start or max_payload_bytes")
-        events: list[tuple[int, int, int, bytes]] = []
-        while not events:
-            try:
-                header = parse_frame_header(
-                    view, start, expect_masked=True, max_payload_bytes=max_payload_bytes
-                )
-            except RemoteProtocolError:
-                break
-            if header is None:
-                break
-            opcode, fin, at, payload_bytes, key = header
-            if opcode != 2 or not fin or at + payload_bytes > len(view):
-                break
-            start = at + payload_bytes
-            apply_mask(view[at:start], key)
-            events = self.feed(view[at:start], now)
-        return events, start
+
+OnEvents = Callable[[list[tuple[int, int, int, bytes]]], object]
+
+
+class FrameReader:
+    def __init__(self, buffer: memoryview, clock: Callable[[], float]) -> None:
+        self._buffer = buffer
+        self._clock = clock
+        self._relay: Relay | None = None
+        self.begins_frame = True
+
+    @property
+    def relayed_at(self) -> float:
+        return 0.0 if self._relay is None else self._relay.heard_at
+
+    def relay_to(self, relay: Relay, max_payload_bytes: int, on_events: OnEvents) -> None:
+        self._relay = relay
+        self._max_payload_bytes = max_payload_bytes
+        self._on_events = on_events
+
+    def end_relaying(self) -> None:
+        self._relay = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not 0 <= nbytes <= len(self._buffer):
+            raise ValueError("nbytes")
+        rest = self._buffer[:nbytes]
+        is_relayed = self.begins_frame and self._relay is not None
+        try:
+            while (
+                is_relayed
+                and self._relay is not None
+                and (message := self._next_message(rest)) is not None
+            ):
+                start, end = message
+                if events := self._relay.feed(rest[start:end], self._clock()):
+                    self._on_events(events)
+                rest = rest[end:]
+        except Exception as error:
+            self.end_relaying()
+            self.on_failure(error)
+            return
+        if rest or not is_relayed:
+            self.on_rest(rest)
+
+    def on_rest(self, data: memoryview) -> None:
+        raise NotImplementedError
+
+    def on_failure(self, error: Exception) -> None:
+        raise NotImplementedError
+
+    def _next_message(self, data: memoryview) -> tuple[int, int] | None:
+        try:
+            header = parse_frame_header(
+                data, 0, expect_masked=True, max_payload_bytes=self._max_payload_bytes
+            )
+        except RemoteProtocolError:
+            return None
+        if header is None:
+            return None
+        opcode, fin, start, payload_bytes, key = header
+        end = start + payload_bytes
+        if opcode != 2 or not fin or end > len(data):
+            return None
+        apply_mask(data[start:end], key)
+        return start, end
 
 
 def split_run(message: bytes) -> list[tuple[int, int, int, bytes]]:

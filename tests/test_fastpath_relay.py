@@ -399,7 +399,50 @@ def test_write_may_feed_the_relay(impl: ModuleType) -> None:
     assert written == [b"<a>", b"<<a>>", b"<b>", b"<<b>>"]
 
 
-# --- messages that are still framed ----------------------------------------------------------
+# --- reading messages that are still framed ---------------------------------------------------
+
+
+class Reader:
+    """The part of a protocol that derives; remembers what is not passed on."""
+
+    get_buffer: Callable[[int], memoryview]
+    buffer_updated: Callable[[int], None]
+    relay_to: Callable[..., None]
+    end_relaying: Callable[[], None]
+    relayed_at: float
+    begins_frame: bool
+
+    def __init__(self, relay: _fastpath.Relay) -> None:
+        super().__init__(memoryview(bytearray(4096)), lambda: 7.0)  # type: ignore[call-arg]
+        self.rest: list[bytes] = []
+        self.failures: list[Exception] = []
+        self.events: list[object] = []
+        self.relay_to(relay, 200, self.on_events)
+
+    def read(self, data: bytes) -> None:
+        self.get_buffer(-1)[: len(data)] = data
+        self.buffer_updated(len(data))
+
+    def on_events(self, events: list[tuple[int, int, int, bytes]]) -> None:
+        self.events.append(events)
+
+    def on_rest(self, data: memoryview) -> None:
+        self.rest.append(bytes(data))
+
+    def on_failure(self, error: Exception) -> None:
+        self.failures.append(error)
+
+
+class CompiledReader(Reader, _fastpath.FrameReader):
+    pass
+
+
+class TwinReader(Reader, fastpath_twin.FrameReader):
+    pass
+
+
+def reader_of(impl: ModuleType, relay: _fastpath.Relay) -> Reader:
+    return CompiledReader(relay) if impl is _fastpath else TwinReader(relay)
 
 
 def framed(*messages: bytes, opcode: int = 2, fin: bool = True) -> bytes:
@@ -409,22 +452,22 @@ def framed(*messages: bytes, opcode: int = 2, fin: bool = True) -> bytes:
 @pytest.mark.parametrize("impl", IMPLS)
 def test_framed_messages_are_passed_on_one_after_the_other(impl: ModuleType) -> None:
     written: list[bytes] = []
-    relay = relay_of(impl, sink_of(impl, written.append))
-    data = bytearray(b"before" + framed(token(b"a"), token(b"b") + token(b"c")))
-    assert relay.feed_frames(data, 6, 1.0, 100) == ([], len(data))
+    sink = sink_of(impl, written.append)
+    reader = reader_of(impl, relay_of(impl, sink))
+    assert reader.relayed_at == 0.0
+    reader.read(framed(token(b"a"), token(b"b") + token(b"c")))
     assert written == [b"<a>", b"<b>", b"<c>"]
+    assert (reader.rest, reader.events) == ([], [])
+    assert reader.relayed_at == sink.heard_at == 7.0
 
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_what_follows_a_message_that_leaves_something_waits(impl: ModuleType) -> None:
-    written: list[bytes] = []
-    relay = relay_of(impl, sink_of(impl, written.append))
-    first = framed(token(b"a") + token(b"{}", kind=FrameKind.RESULT))
-    data = bytearray(first + framed(token(b"b")))
-    assert relay.feed_frames(data, 0, 1.0, 100) == ([(1, 8, 0, b"{}")], len(first))
-    assert written == [b"<a>"]
-    assert relay.feed_frames(data, len(first), 1.0, 100) == ([], len(data))
-    assert written == [b"<a>", b"<b>"]
+    order: list[object] = []
+    reader = reader_of(impl, relay_of(impl, sink_of(impl, order.append)))
+    reader.events = order  # type: ignore[assignment]
+    reader.read(framed(token(b"a") + token(b"{}", kind=FrameKind.RESULT), token(b"b")))
+    assert order == [b"<a>", [(1, 8, 0, b"{}")], b"<b>"]
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -436,37 +479,79 @@ def test_what_follows_a_message_that_leaves_something_waits(impl: ModuleType) ->
         pytest.param(framed(token(b"b"), fin=False), id="fragment"),
         pytest.param(framed(token(b"b"))[:-1], id="not whole"),
         pytest.param(framed(token(b"b"))[:1], id="half a header"),
-        pytest.param(framed(token(b"b" * 100)), id="beyond the limit"),
+        pytest.param(framed(token(b"b" * 200)), id="beyond the limit"),
         pytest.param(encode_frame(2, token(b"b")), id="not masked"),
-        pytest.param(b"", id="nothing"),
     ],
 )
 def test_what_is_no_whole_data_message_is_left_as_it_came(impl: ModuleType, rest: bytes) -> None:
     written: list[bytes] = []
-    relay = relay_of(impl, sink_of(impl, written.append))
-    first = framed(token(b"a"))
-    data = bytearray(first + rest)
-    assert relay.feed_frames(data, 0, 1.0, 100) == ([], len(first))
+    reader = reader_of(impl, relay_of(impl, sink_of(impl, written.append)))
+    reader.read(framed(token(b"a")) + rest)
     assert written == [b"<a>"]
-    assert data[len(first) :] == rest
+    assert reader.rest == [rest]
+    reader.begins_frame = False
+    inner = framed(token(b"within another"))
+    reader.read(inner)
+    assert (written, reader.rest) == ([b"<a>"], [rest, inner])
+    reader.begins_frame = True
+    reader.read(framed(token(b"c")))
+    assert written == [b"<a>", b"<c>"]
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_malformed_message_is_refused_framed_as_well(impl: ModuleType) -> None:
-    data = bytearray(framed(b"\1"))
-    with pytest.raises(RemoteProtocolError):
-        relay_of(impl).feed_frames(data, 0, 1.0, 100)
-    data.append(0)  # nobody holds it
+def test_malformed_message_is_told_and_nothing_is_passed_on_any_more(impl: ModuleType) -> None:
+    written: list[bytes] = []
+    reader = reader_of(impl, relay_of(impl, sink_of(impl, written.append)))
+    reader.read(framed(token(b"a"), b"\1", token(b"b")))
+    assert [type(error) for error in reader.failures] == [RemoteProtocolError]
+    reader.read(framed(token(b"c")))
+    assert (written, reader.rest) == ([b"<a>"], [framed(token(b"c"))])
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_impossible_places_and_buffers_are_refused(impl: ModuleType) -> None:
-    relay = relay_of(impl)
-    for start, limit in ((-1, 9), (2, 9), (0, -1)):
-        with pytest.raises(ValueError, match="start"):
-            relay.feed_frames(bytearray(b"x"), start, 1.0, limit)
-    with pytest.raises(BufferError):
-        relay.feed_frames(framed(token(b"a")), 0, 1.0, 100)
+def test_what_taking_events_raises_is_told(impl: ModuleType) -> None:
+    def refuse(events: object) -> None:
+        raise ValueError("no such kind")
+
+    written: list[bytes] = []
+    relay = relay_of(impl, sink_of(impl, written.append))
+    reader = reader_of(impl, relay)
+    reader.relay_to(relay, 200, refuse)
+    reader.read(framed(token(b"{}", kind=FrameKind.RESULT), token(b"b")))
+    assert [str(error) for error in reader.failures] == ["no such kind"]
+    assert (written, reader.rest) == ([], [])
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_relaying_can_end_within_a_read(impl: ModuleType) -> None:
+    written: list[bytes] = []
+    relay = relay_of(impl, sink_of(impl, written.append))
+    reader = reader_of(impl, relay)
+    reader.relay_to(relay, 200, lambda _: reader.end_relaying())
+    last = framed(token(b"{}", kind=FrameKind.RESULT))
+    reader.read(framed(token(b"a")) + last + framed(token(b"b")))
+    assert reader.relayed_at == 0.0
+    reader.read(framed(token(b"c")))
+    assert (written, reader.rest) == ([b"<a>"], [framed(token(b"b")), framed(token(b"c"))])
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_impossible_read_is_refused(impl: ModuleType) -> None:
+    reader = reader_of(impl, relay_of(impl))
+    for nbytes in (-1, 4097):
+        with pytest.raises(ValueError, match="bytes"):
+            reader.buffer_updated(nbytes)
+
+
+def test_buffer_that_cannot_be_written_is_told() -> None:
+    class Failing(CompiledReader):
+        def get_buffer(self, sizehint: int) -> memoryview:
+            return memoryview(bytearray(9))
+
+    reader = Failing(relay_of(_fastpath))
+    _fastpath.FrameReader.__init__(reader, memoryview(b"read-only"), float)
+    reader.read(b"")
+    assert [type(error) for error in reader.failures] == [BufferError]
 
 
 # --- both alike ------------------------------------------------------------------------------
@@ -568,18 +653,18 @@ wires = st.lists(
 
 
 def run_framed(impl: ModuleType, plans: list[tuple], wire: bytes) -> object:
-    """All that can be seen of a relay that takes what it can of ``wire``."""
-    data = bytearray(wire)
+    """All that can be seen of a relay that is read for, when ``wire`` comes twice."""
+    seen: list[object] = []
 
-    def take_all(relay: _fastpath.Relay) -> list[object]:
-        taken: list[object] = []
-        start = 0
-        while not taken or taken[-1][0]:
-            taken.append(relay.feed_frames(data, start, 7.0, 200))
-            start = taken[-1][1]
-        return taken
+    def read_twice(relay: _fastpath.Relay) -> None:
+        reader = reader_of(impl, relay)
+        for _ in range(2):
+            reader.read(wire)
+            seen.append(bytes(reader.get_buffer(-1)[: len(wire)]))
+        seen.extend((reader.rest, reader.events, reader.relayed_at, relay.heard_at))
+        seen.extend(type(error) for error in reader.failures)
 
-    return *run(impl, plans, [take_all], []), data
+    return *run(impl, plans, [read_twice], []), seen
 
 
 @settings(deadline=None)
@@ -608,14 +693,23 @@ def test_message_may_not_lie_in_pieces(impl: ModuleType) -> None:
         relay_of(impl).feed(memoryview(token(b"a"))[::2], 1.0)
 
 
-def test_sink_in_a_reference_cycle_is_collected() -> None:
+def test_reader_gives_its_buffer_back_even_when_it_refuses() -> None:
+    for wire in (token(b"a"), b"\1"):
+        reader = CompiledReader(relay_of(_fastpath, sink_of(_fastpath, lambda _: None)))
+        reader.read(framed(wire))
+        reader.get_buffer(-1).release()  # BufferError while somebody still holds it
+
+
+def test_sink_and_reader_in_reference_cycles_are_collected() -> None:
     class Owner(SimpleNamespace):
-        def write(self, data: bytes) -> None: ...
+        def write(self, data: object) -> None: ...
 
     owner = Owner()
     owner.sink = sink_of(_fastpath, owner.write)
     owner.relay = relay_of(_fastpath, owner.sink)
-    alive = weakref.ref(owner)
+    owner.reader = CompiledReader(owner.relay)
+    owner.reader.relay_to(owner.relay, 1, owner.write)
+    alive = weakref.ref(owner), weakref.ref(owner.reader)
     del owner
     gc.collect()
-    assert alive() is None
+    assert [reference() for reference in alive] == [None, None]

@@ -255,7 +255,8 @@ class AgentLink:
     def __init__(self, socket: LinkSocket, clock: Callable[[], float]) -> None:
         self._socket = socket
         self._clock = clock
-        self._relay = Relay()
+        self.relay = Relay()
+        """Passes the tokens of data messages on."""
         self._streams: dict[int, Stream] = {}
         self._last_stream_id = 0
         self._connected_at = self._heard_at = clock()
@@ -275,7 +276,7 @@ class AgentLink:
     @property
     def tokens(self) -> int:
         """Tokens passed on to clients since this connection began."""
-        return self._relay.tokens
+        return self.relay.tokens
 
     def start(
         self,
@@ -300,7 +301,7 @@ class AgentLink:
             lease.release()
             raise
         self._streams[stream_id] = stream
-        self._relay.open(stream.sink)
+        self.relay.open(stream.sink)
         if self._is_lost:
             stream.end(Lost(f"{stream.agent.label}: connection closed"))
             return stream
@@ -309,28 +310,12 @@ class AgentLink:
         self._socket.send_text_soon(message)
         return stream
 
-    def on_frames(self, data: memoryview, now: float) -> int:
-        """Take the data messages that ``data`` begins with, still framed; how long they are.
-
-        What :meth:`on_data` does for each, at a fraction of the cost where there are many links.
-        ``now`` is the loop's time.
-        """
-        used = 0
-        while True:
-            rest, used = self._relay.feed_frames(data, used, now, wire.MAX_MESSAGE_BYTES)
-            if not rest:
-                break
-            self._on_rest(rest)
-        if used:
-            self._heard_at = now
-        return used
-
     def on_data(self, message: memoryview) -> None:
         """Take a data message: tokens go to their clients here, other frames to their streams."""
-        now = self._heard_at = self._clock()
-        self._on_rest(self._relay.feed(message, now))
+        self.on_frames(self.relay.feed(message, self._clock()))
 
-    def _on_rest(self, frames: list[tuple[int, int, int, bytes]]) -> None:
+    def on_frames(self, frames: list[tuple[int, int, int, bytes]]) -> None:
+        """Take frames that the relay did not pass on."""
         for stream_id, kind, flags, payload in frames:
             if (stream := self._streams.get(stream_id)) is not None:
                 try:
@@ -383,7 +368,7 @@ class AgentLink:
     def ages(self) -> tuple[float, float]:
         """Seconds since the connection began, and since the agent was heard last."""
         now = self._clock()
-        return now - self._connected_at, now - self._heard_at
+        return now - self._connected_at, now - max(self._heard_at, self.relay.heard_at)
 
     def disconnect(self, reason: str) -> None:
         """Close the connection; the agent dials again by itself."""
@@ -412,14 +397,14 @@ class AgentLink:
 
     def discard_rest(self, stream: Stream) -> Sink:
         """From here on, drop the tokens of ``stream``; its final frame is still noticed."""
-        self._relay.close(stream.stream_id)
+        self.relay.close(stream.stream_id)
         sink = Sink(stream.stream_id, discard, 0, (), b"", self._clock(), 0)
-        self._relay.open(sink)
+        self.relay.open(sink)
         return sink
 
     def forget(self, stream: Stream) -> None:
         """Drop whatever still comes for ``stream``."""
-        self._relay.close(stream.stream_id)
+        self.relay.close(stream.stream_id)
         del self._streams[stream.stream_id]
 
     # --- silence -------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from paddler._fastpath import FrameReader
 from paddler.errors import RemoteProtocolError
 from paddler.net.flow import FlowControl
 from paddler.net.half_close import end_output
@@ -56,16 +57,6 @@ OpenHandler = Callable[["WebSocketConnection"], WebSocketHandler]
 """Makes the handler of a connection that just opened; may send on it already."""
 
 
-FrameTaker = Callable[[memoryview, float], int]
-"""Takes the binary messages that what was read begins with, and tells how many bytes they are.
-
-Called with what was read and the loop's time. What was read is as the peer sent it, and BORROWED:
-masked, and to be unmasked in place. Each message is one whole frame; whatever else comes is left.
-Raises as ``on_binary`` may. What it takes counts, also where an offence follows in the same read,
-and it does not close its own socket.
-"""
-
-
 class WebSocketSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Limits and times of one WebSocket."""
 
@@ -91,15 +82,15 @@ class _Stage(Enum):
     ENDED = auto()
 
 
-class WebSocketConnection(asyncio.BufferedProtocol):
+class WebSocketConnection(FrameReader, asyncio.BufferedProtocol):
     """A WebSocket after its handshake; becomes the protocol of a transport.
 
     Everything here is synchronous. Sending after the end does nothing: the end may come at
-    any time, and ``on_closed`` tells of it.
+    any time, and ``on_closed`` tells of it. Where thousands of small messages come to a server,
+    its handler may ``relay_to`` one that has them in its place, until the socket closes.
     """
 
     __slots__ = (
-        "_frame_taker",
         "_handler",
         "_heartbeat",
         "_held",
@@ -131,8 +122,9 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         flow: FlowControl | None = None,
         on_lost: Callable[["WebSocketConnection"], object] | None = None,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
+        super().__init__(READ_BUFFER, self._loop.time)
         self.flow = flow or FlowControl()
-        self._frame_taker: FrameTaker | None = None
         self._held: list[bytes] = []  # frames, to be sent soon
         self._open_handler = open_handler
         self._on_lost = on_lost
@@ -142,7 +134,6 @@ class WebSocketConnection(asyncio.BufferedProtocol):
             max_frame_bytes=settings.max_message_bytes,
             max_message_bytes=settings.max_message_bytes,
         )
-        self._loop = asyncio.get_running_loop()
         self._heartbeat = Heartbeat(
             ping_every_s=settings.ping_interval_s,
             dead_after_s=settings.dead_after_s,
@@ -182,6 +173,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         """Start the close handshake; the peer has ``close_timeout_s`` to answer."""
         if self._stage is _Stage.OPEN:
             self._stage = _Stage.CLOSING
+            self.end_relaying()
             self._send(self._ws.close(code, reason))
             self._cut_later()
 
@@ -189,13 +181,6 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         """Cut the connection; ``on_closed`` is told ``reason``, soon but not from within."""
         self._lost_reason = reason
         self._transport.abort()
-
-    def offer_frames(self, taker: FrameTaker) -> None:
-        """Until it closes, ``taker`` may take what it can before messages are made of it.
-
-        For a server's socket that thousands of small messages come through.
-        """
-        self._frame_taker = taker
 
     # --- for the listener ---
 
@@ -223,30 +208,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         if self._stage is _Stage.OPEN:
             self._tick()
         if leftover:
-            self._feed(memoryview(bytearray(leftover)))
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """The buffer that the next read fills."""
-        return READ_BUFFER
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """``nbytes`` were read."""
-        data = READ_BUFFER[:nbytes]
-        taker = self._frame_taker
-        if taker is not None and self._stage is _Stage.OPEN and self._ws.is_between_messages:
-            now = self._loop.time()
-            try:
-                used = taker(data, now)
-            except Exception as error:
-                self._on_failure(error)
-                return
-            if used:
-                self._unheard_bytes = 0
-                self._heartbeat.on_heard(now)
-                if used == nbytes or self._transport.is_closing():
-                    return
-                data = data[used:]
-        self._feed(data)
+            self.on_rest(memoryview(bytearray(leftover)))
 
     def eof_received(self) -> None:
         """The peer is gone; it may not half-close. The transport closes itself, or is cut."""
@@ -273,6 +235,22 @@ class WebSocketConnection(asyncio.BufferedProtocol):
         if self._on_lost is not None:
             self._on_lost(self)
 
+    # --- for FrameReader ---
+
+    def on_rest(self, data: memoryview) -> None:
+        """Take what was read and no relay has had."""
+        self._feed(data)
+        self.begins_frame = self._ws.is_between_messages
+
+    def on_failure(self, error: Exception) -> None:
+        """Close: the peer did what it must not, or a handler failed."""
+        if isinstance(error, RemoteProtocolError):
+            _log.info("closing a WebSocket with code %d: %s", error.close_code, error)
+            self._fail(error.close_code, str(error))
+        else:
+            _log.error("a WebSocket's handler failed", exc_info=error)
+            self._fail(_INTERNAL_ERROR, "internal error")
+
     # --- inside ---
 
     def _feed(self, data: memoryview) -> None:
@@ -289,15 +267,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
                     return
                 self._on_event(event)
         except Exception as error:
-            self._on_failure(error)
-
-    def _on_failure(self, error: Exception) -> None:
-        if isinstance(error, RemoteProtocolError):
-            _log.info("closing a WebSocket with code %d: %s", error.close_code, error)
-            self._fail(error.close_code, str(error))
-        else:
-            _log.error("a WebSocket's handler failed", exc_info=error)
-            self._fail(_INTERNAL_ERROR, "internal error")
+            self.on_failure(error)
 
     def _on_event(self, event: WebSocketEvent) -> None:
         match event:
@@ -344,6 +314,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
     def _end(self, code: int | None, reason: str) -> None:
         if self._stage is not _Stage.ENDED:
             self._stage = _Stage.ENDED
+            self.end_relaying()
             self._handler.on_closed(code, reason)
 
     def _hang_up(self) -> None:
@@ -362,6 +333,7 @@ class WebSocketConnection(asyncio.BufferedProtocol):
 
     def _tick(self) -> None:
         now = self._loop.time()
+        self._heartbeat.on_heard(self.relayed_at)
         match self._heartbeat.check(now):
             case Verdict.DEAD:
                 reason = f"no sign of life for {self._heartbeat.silence_s(now):.1f} s"

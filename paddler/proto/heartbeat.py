@@ -30,8 +30,8 @@ class Heartbeat:
         self._heard_at = self._checked_at = self._ping_at = now
 
     def on_heard(self, now: float) -> None:
-        """The peer gave a sign of life."""
-        self._heard_at = now
+        """The peer gave a sign of life; may be told late."""
+        self._heard_at = max(self._heard_at, now)
 
     def on_pinged(self, now: float) -> None:
         """A ping was sent."""

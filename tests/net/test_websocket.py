@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from paddler._fastpath import apply_mask, encode_frame, parse_frame_header
+from paddler._fastpath import Relay, Sink, encode_frame
 from paddler.errors import RemoteProtocolError
+from paddler.messages.link import FrameKind, encode_data_frame
 from paddler.net.websocket import DEFAULT_SETTINGS, WebSocketConnection, WebSocketSettings
 from tests.net.conftest import Run
 from tests.net.peers import Client, Recorder, Socket, connect, get, serving
@@ -225,41 +227,42 @@ def test_abort_tells_its_reason_and_nothing_more_is_read(run: Run) -> None:
     run(check())
 
 
-class FrameTaking(Recorder):
-    """Takes whole binary frames by itself, one at a time."""
+class Relaying(Recorder):
+    """Has its data messages read by a relay, with a client that is sent the tokens of stream 1."""
 
     def __init__(self, connection: WebSocketConnection) -> None:
         super().__init__(connection)
-        connection.offer_frames(self.take)
+        relay = Relay()
+        relay.open(Sink(1, self.on_token, 0, (b"",), b"", 0.0, 1_000))
+        connection.relay_to(relay, 1_000, self.on_events)
 
-    def take(self, data: memoryview, now: float) -> int:
-        assert 0.0 <= asyncio.get_running_loop().time() - now < 5.0
-        header = parse_frame_header(data, 0, expect_masked=True, max_payload_bytes=1_000_000)
-        if header is None:
-            return 0
-        opcode, is_final, start, payload_bytes, key = header
-        end = start + payload_bytes
-        if opcode != 2 or not is_final or end > len(data):
-            return 0
-        apply_mask(data[start:end], key)
-        self.messages.put_nowait(("taken", bytes(data[start:end])))
-        return end
+    def on_token(self, token: bytes) -> None:
+        self.messages.put_nowait(("token", token))
+
+    def on_events(self, events: list[tuple[int, int, int, bytes]]) -> None:
+        for event in events:
+            self.messages.put_nowait(("event", event[3]))
 
 
-def test_frames_are_offered_wherever_one_may_begin(run: Run) -> None:
+def token(text: bytes, **how: Any) -> bytes:
+    return encode_frame(2, encode_data_frame(1, FrameKind.CONTENT, text), KEY, **how)
+
+
+def test_data_messages_are_relayed_wherever_one_may_begin(run: Run) -> None:
     async def check() -> None:
-        async with raw_client(Socket(FrameTaking)) as (server, client):
+        async with raw_client(Socket(Relaying)) as (server, client):
             for wire, expected in (
-                (encode_frame(2, b"whole", KEY), [("taken", b"whole")]),
-                (
-                    encode_frame(2, b"a", KEY) + encode_frame(1, b"b", KEY),
-                    [("taken", b"a"), ("text", b"b")],
-                ),
+                (token(b"whole"), [("token", b"whole")]),
+                (token(b"a") + encode_frame(1, b"b", KEY), [("token", b"a"), ("text", b"b")]),
                 (
                     encode_frame(2, b"frag", KEY, fin=False) + encode_frame(0, b"ments", KEY),
                     [("binary", b"fragments")],
                 ),
-                (encode_frame(2, b"and again", KEY), [("taken", b"and again")]),
+                (token(b"and again"), [("token", b"and again")]),
+                (
+                    encode_frame(2, encode_data_frame(1, FrameKind.RESULT, b"{}"), KEY),
+                    [("event", b"{}")],
+                ),
             ):
                 client.send(wire)
                 assert [await server.messages.get() for _ in expected] == expected
@@ -267,39 +270,65 @@ def test_frames_are_offered_wherever_one_may_begin(run: Run) -> None:
     run(check())
 
 
-def test_frames_are_not_offered_within_another(run: Run) -> None:
+@pytest.mark.parametrize("is_behind_handshake", [False, True])
+def test_data_messages_are_not_relayed_within_another(run: Run, is_behind_handshake: bool) -> None:
     async def check() -> None:
-        async with raw_client(Socket(FrameTaking)) as (server, client):
-            inner = encode_frame(2, b"looks like a frame", KEY)
-            outer = encode_frame(2, inner, 0)
-            client.send(encode_frame(1, b"first", KEY) + outer[: -len(inner)])
+        inner = token(b"looks like a frame")
+        outer = encode_frame(2, inner, 0)
+        begin = encode_frame(1, b"first", KEY) + outer[: -len(inner)]
+        async with raw_client(Socket(Relaying), begin * is_behind_handshake) as (server, client):
+            client.send(begin * (not is_behind_handshake))
             assert await server.messages.get() == ("text", b"first")
-            client.send(inner)
+            client.send(inner + token(b"behind"))
             assert await server.messages.get() == ("binary", inner)
+            client.send(token(b"later"))
+            assert [await server.messages.get() for _ in range(2)] == [
+                ("binary", encode_data_frame(1, FrameKind.CONTENT, b"behind")),
+                ("token", b"later"),
+            ]
 
     run(check())
 
 
-def test_frames_are_not_offered_once_we_close(run: Run) -> None:
+def test_nothing_is_relayed_once_we_close(run: Run) -> None:
     async def check() -> None:
-        async with raw_client(Socket(FrameTaking)) as (server, client):
+        async with raw_client(Socket(Relaying)) as (server, client):
             server.connection.close()
-            client.send(encode_frame(2, b"late", KEY) + encode_frame(CLOSE, b"", KEY))
+            client.send(token(b"late") + encode_frame(CLOSE, b"", KEY))
             assert await server.closed == (1005, "")
             assert server.messages.empty()
 
     run(check())
 
 
-def test_what_a_taker_refuses_closes_the_connection(run: Run) -> None:
-    class Refuser(FrameTaking):
-        def take(self, data: memoryview, now: float) -> int:
-            raise RemoteProtocolError("no data message", close_code=1002)
-
+def test_a_message_that_no_relay_understands_closes_the_connection(run: Run) -> None:
     async def check() -> None:
-        async with raw_client(Socket(Refuser)) as (server, client):
-            client.send(encode_frame(2, b"x", KEY))
-            assert await server.closed == (1002, "no data message")
+        async with raw_client(Socket(Relaying)) as (server, client):
+            client.send(token(b"a") + encode_frame(2, b"x", KEY) + token(b"b"))
+            code, reason = await server.closed
+            assert code == 1002
+            assert "data message" in reason
+            client.send(token(b"still talking"))
+            await client.reader.read()
+            assert await server.messages.get() == ("token", b"a")
+            assert server.messages.empty()
+
+    run(check())
+
+
+def test_tokens_are_signs_of_life(run: Run) -> None:
+    async def check() -> None:
+        settings = WebSocketSettings(ping_interval_s=0.05, dead_after_s=0.2)
+        async with raw_client(Socket(Relaying, settings=settings)) as (server, client):
+            loop = asyncio.get_running_loop()
+            until = loop.time() + 0.5
+            while loop.time() < until:
+                client.send(token(b"."))
+                assert await server.messages.get() == ("token", b".")
+            assert not server.closed.done()
+            code, reason = await server.closed
+            assert code is None
+            assert reason.startswith("no sign of life")
 
     run(check())
 

@@ -82,7 +82,7 @@ class AgentSocket:
         self._link = AgentLink(socket, asyncio.get_running_loop().time)
         self._agent: Agent | None = None
         self._is_leaving = False
-        socket.offer_frames(self._link.on_frames)
+        socket.relay_to(self._link.relay, wire.MAX_MESSAGE_BYTES, self._link.on_frames)
 
     def on_text(self, data: memoryview) -> None:
         """Take a control message."""
