@@ -285,6 +285,7 @@ def main(argv: Sequence[str]) -> None:
     # The parent decides when this ends, also when Ctrl-C reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who asked is gone: end without a word
     _limit_memory()
     confine()  # it may be the child of an agent, which is not
     decode = msgspec.json.Decoder(Question).decode

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from paddler.agent.worker.bounded import BoundedProcess
+from paddler.agent.worker.bounded import BoundedProcess, Compile
 from paddler.agent.worker.chat_template import (
     ChatTemplate,
     TemplateCompileError,
@@ -116,7 +117,7 @@ def test_child_that_hangs_is_ended_and_replaced(size: int) -> None:
 
 
 PARENT = """
-from paddler.agent.worker.bounded import BoundedProcess
+from paddler.agent.worker.bounded import BoundedProcess, Compile
 special = {"bos_token": "", "eos_token": "", "nl_token": ""}
 process = BoundedProcess("{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}"
     "{% endfor %}", special, deadline_s=60.0)
@@ -142,6 +143,21 @@ def test_child_at_work_ends_with_its_parent_without_a_word() -> None:
         parent.kill()
         # The child has the other end of this pipe, too: it ends when both are gone.
         assert parent.communicate(timeout=20.0)[1] == b""
+
+
+def test_child_whose_answer_nobody_takes_ends_without_a_word() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "paddler.agent.worker.bounded", "1.0"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.close()
+        question = msgspec.json.encode(Compile("hello", SPECIAL))
+        child.stdin.write(len(question).to_bytes(4, "little") + question)
+        assert child.communicate(timeout=20.0)[1] == b""
 
 
 def test_request_that_is_nested_too_deeply_is_refused(hostile: BoundedProcess) -> None:
