@@ -1,5 +1,6 @@
 """Files that lie here already."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,3 +26,21 @@ def test_a_file_is_found_or_missed_under_the_name_it_was_given(
     assert msgspec.to_builtins(caught.value.issue) == {issue: {"model_path": path}}
     Path(path).touch()
     assert find(path) == path
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+@pytest.mark.parametrize(
+    ("find", "issue"),
+    [
+        (find_model, "ModelCannotBeLoaded"),
+        (find_projection, "MultimodalProjectionCannotBeLoaded"),
+    ],
+)
+def test_what_is_no_file_is_told_and_not_opened(
+    tmp_path: Path, find: Callable[[str], str], issue: str, make: Callable[[str], None]
+) -> None:
+    path = str(tmp_path / "m.gguf")
+    make(path)
+    with pytest.raises(LocalFileMissing, match=r"not a file: .*m\.gguf") as caught:
+        find(path)
+    assert msgspec.to_builtins(caught.value.issue) == {issue: {"model_path": path}}

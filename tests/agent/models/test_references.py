@@ -59,9 +59,11 @@ def test_a_file_behind_an_address_is_downloaded(server: FileServer) -> None:
 
 def test_a_projection_may_come_from_anywhere_too(server: FileServer, tmp_path: Path) -> None:
     server.add("/m.gguf", CONTENT)
+    path = tmp_path / "m.gguf"
+    path.touch()
     for reference in (
         ModelSource(url=UrlModel(server.url("/m.gguf"))),
-        ModelSource(local_to_agent=str(tmp_path)),
+        ModelSource(local_to_agent=str(path)),
     ):
         assert asyncio.run(obtain_projection(reference, lambda event: None)) is not None
     with pytest.raises(ModelUnavailable, match="projection"):
