@@ -84,8 +84,18 @@ class Engine(Protocol):
     """A model with ``slots`` independent sequences, decoded in common batches."""
 
     @property
+    def kv_unified(self) -> bool:
+        """Whether all slots share all KV cells; else each has an equal part for itself."""
+        ...
+
+    @property
     def context_size(self) -> int:
-        """KV cells, shared by all slots."""
+        """KV cells of all slots together."""
+        ...
+
+    @property
+    def slot_context_size(self) -> int:
+        """Most KV cells that one slot can have: all, if they are shared, or its part."""
         ...
 
     @property
@@ -139,7 +149,8 @@ class Engine(Protocol):
     def share(self, source: int, slot: int, length: int) -> bool:
         """Let a slot have the first ``length`` cells of another, in place of what it holds.
 
-        ``False``: they cannot be had, and the slot holds nothing. Cells in common count once.
+        ``False``: they cannot be had, and the slot holds nothing. Cells in common count once;
+        where each slot has its own, all that the other holds is copied for it.
         """
         ...
 
@@ -214,13 +225,16 @@ class ScriptedEngine:
         self,
         *,
         slots: int = 4,
+        kv_unified: bool = True,
         context_size: int = 256,
         n_batch: int = 64,
         max_prefill_beside_decode: int = 16,
         answers: dict[str, bytes] | None = None,
         can_keep_part: bool = True,
     ) -> None:
+        self.kv_unified = kv_unified
         self.context_size = context_size
+        self.slot_context_size = context_size if kv_unified else context_size // slots
         self.n_batch = n_batch
         self.max_prefill_beside_decode = max_prefill_beside_decode
         self.batches: list[list[tuple[int, int]]] = []
@@ -283,10 +297,13 @@ class ScriptedEngine:
         return kept == length
 
     def share(self, source: int, slot: int, length: int) -> bool:
-        """Have the same cells in both."""
-        self._cells[slot] = self._cells[source][:length] if self.keeps_parts else []
-        self._positions[slot] = len(self._cells[slot])
-        return len(self._cells[slot]) == length
+        """Have the same cells in both, or as many."""
+        shared = self._cells[source][:length] if self.keeps_parts else []
+        self._cells[slot] = shared if self.kv_unified else []
+        if not self.kv_unified:
+            self._use_cells(slot, len(shared))
+        self._positions[slot] = len(shared)
+        return len(shared) == length
 
     def swap_out(self, slot: int) -> bool:
         """Remember how many cells there were."""
@@ -301,7 +318,7 @@ class ScriptedEngine:
         """Use as many cells."""
         self.keep(slot, 0)
         cells = self._swapped[source]
-        if self._used_cells + cells > self.context_size:
+        if not self._have_room({slot: cells}):
             return False
         self._use_cells(slot, cells)
         self._positions[slot] = cells
@@ -345,14 +362,15 @@ class ScriptedEngine:
             outcome = self.outcomes.pop(0)
             if outcome is not DecodeOutcome.DECODED:
                 return outcome
-        wanted = sum(chunk.tokens for chunk in chunks)
-        if wanted > self.n_batch or not all(self._continues(chunk.sequence) for chunk in chunks):
+        wanted = {chunk.sequence.slot: chunk.tokens for chunk in chunks}
+        is_too_large = sum(wanted.values()) > self.n_batch
+        if is_too_large or not all(self._continues(chunk.sequence) for chunk in chunks):
             return DecodeOutcome.INVALID_BATCH
-        if self._used_cells + wanted > self.context_size:
+        if not self._have_room(wanted):
             return DecodeOutcome.NO_KV_ROOM
-        for chunk in chunks:
-            self._use_cells(chunk.sequence.slot, chunk.tokens)
-            self._positions[chunk.sequence.slot] += chunk.tokens
+        for slot, tokens in wanted.items():
+            self._use_cells(slot, tokens)
+            self._positions[slot] += tokens
         return DecodeOutcome.DECODED
 
     def encode_image(self, image: PlacedImage) -> bool:
@@ -369,7 +387,7 @@ class ScriptedEngine:
                 return outcome
         if image.native is not self._encoded or position != self._positions[slot]:
             return DecodeOutcome.INVALID_BATCH
-        if self._used_cells + image.cells > self.context_size:
+        if not self._have_room({slot: image.cells}):
             return DecodeOutcome.NO_KV_ROOM
         self._use_cells(slot, image.cells)
         self._positions[slot] += image.positions
@@ -394,9 +412,14 @@ class ScriptedEngine:
         self._drawn[slot] = self._left[slot].pop(0)
         return self._drawn[slot]
 
-    @property
-    def _used_cells(self) -> int:
-        return len(set().union(*self._cells))
+    def _have_room(self, wanted: Mapping[int, int]) -> bool:
+        """Whether each of these slots can have so many more cells."""
+        if self.kv_unified:
+            used = len(set().union(*self._cells))
+            return used + sum(wanted.values()) <= self.context_size
+        return all(
+            len(self._cells[slot]) + more <= self.slot_context_size for slot, more in wanted.items()
+        )
 
     def _use_cells(self, slot: int, count: int) -> None:
         self._cells[slot] += range(self._made_cells, self._made_cells + count)

@@ -143,10 +143,22 @@ class Model:
     @property
     def keeps_parts(self) -> bool:
         """Whether a part of what a sequence remembers can be dropped: a state is all or nothing."""
-        return not (
-            llama_cpp.llama_model_is_recurrent(self._model)
-            or llama_cpp.llama_model_is_hybrid(self._model)
-        )
+        return not (self.is_recurrent or llama_cpp.llama_model_is_hybrid(self._model))
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether a sequence is remembered by a state alone, and takes no cells."""
+        return bool(llama_cpp.llama_model_is_recurrent(self._model))
+
+    @property
+    def window(self) -> int:
+        """On how many tokens layers with a sliding window look back; 0: there are none."""
+        return int(llama_cpp.llama_model_n_swa(self._model))
+
+    @property
+    def trained_context_size(self) -> int:
+        """Tokens of the longest sequences that it was trained with."""
+        return int(llama_cpp.llama_model_n_ctx_train(self._model))
 
     @property
     def embedding_size(self) -> int:
@@ -291,8 +303,10 @@ class LlamaEngine:
 
     Nor does it own the ``projector`` that lets it see images.
 
-    Its cells are shared by all slots (``kv_unified``), so that one long conversation may use
-    what others leave. Idempotent ``close``, or use ``with``.
+    With ``kv_unified``, all slots share its cells, so that one long conversation may use what
+    others leave. Without, each slot has an equal part for itself (a *stream* of llama.cpp), and
+    no token is compared to the cells of another's. Embeddings, recurrent models and those with a
+    sliding window are unified all the same. Idempotent ``close``, or use ``with``.
     """
 
     def __init__(
@@ -303,6 +317,7 @@ class LlamaEngine:
         slots: int,
         threads: int,
         projector: Projector | None = None,
+        kv_unified: bool = True,
     ) -> None:
         self._model = model
         self._projector = projector
@@ -321,11 +336,16 @@ class LlamaEngine:
             )
         native_log.first_error = None
         self.keeps_parts: bool = model.keeps_parts
-        self._window: int = llama_cpp.llama_model_n_swa(model.handle)  # 0: it sees all
+        self._window: int = model.window
         has_gpu: bool = llama_cpp.llama_supports_gpu_offload()
         self.runs_on_cpu: bool = not (has_gpu and parameters.n_gpu_layers)
+        # A state takes no cells. With a sliding window, llama.cpp does not copy all that slots
+        # would share. Documents are decoded from empty cells.
+        can_divide = not (model.is_recurrent or self._window or parameters.enable_embeddings)
+        self.kv_unified: bool = kv_unified or slots == 1 or not can_divide
         can_gather = (
             self.runs_on_cpu
+            and self.kv_unified
             and self._has_plain_cells
             and not parameters.enable_embeddings
             and slots < most
@@ -334,6 +354,11 @@ class LlamaEngine:
         self._spare: int | None = slots if can_gather else None
         sequences = slots + 1 if can_gather else slots
         params = _context_params(parameters, sequences=sequences, threads=threads)
+        if not self.kv_unified:
+            params.kv_unified = False
+            # llama.cpp rounds each part up, but only after it has bounded the batch by the whole.
+            context_size = parameters.context_size or model.trained_context_size
+            params.n_ctx = _rounded_up(context_size, _CONTEXT_STEP * slots)
         if projector is not None and not projector.is_causal:
             params.n_ubatch = params.n_batch  # llama.cpp aborts where an image needs more
         self._context = llama_cpp.llama_init_from_model(model.handle, params)
@@ -341,6 +366,7 @@ class LlamaEngine:
             raise native_log.refused("the context cannot be created")
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self.context_size: int = llama_cpp.llama_n_ctx(self._context)
+        self.slot_context_size: int = llama_cpp.llama_n_ctx_seq(self._context)
         # llama.cpp bounds the batch by the context itself, but for models without causal attention.
         self.n_batch: int = min(_n_batch(parameters, slots), self.context_size)
         # What is computed at once: more in one batch gains nothing.
@@ -401,12 +427,17 @@ class LlamaEngine:
         return False
 
     def share(self, source: int, slot: int, length: int) -> bool:
-        """Let a slot have the first cells of another; nothing is copied but who they are of."""
+        """See :class:`Engine`. Where cells are unified, only who they are of is copied."""
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         if not self.keeps_parts or not self._has_window(source, length):
             return False
-        llama_cpp.llama_memory_seq_cp(self._memory, source, slot, 0, length)
-        return True
+        if self.kv_unified:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, slot, 0, length)
+            return True
+        # Not llama_memory_seq_cp: between streams it copies all cells, in use or not, at the next
+        # decode, and ends the process if it is told of a part.
+        copy = SwappedCells.of(self._context, source)
+        return copy is not None and copy.bring_back(self._context, slot) and self.keep(slot, length)
 
     def swap_out(self, slot: int) -> bool:
         """See :class:`Engine`. Cells that are shared are copied, and stay for the others."""
@@ -475,7 +506,7 @@ class LlamaEngine:
 
     def open(self, slot: int, prompt: list[int], sampling: Sampling, grammar: Gbnf | None) -> None:
         """Make the slot's sampler and show it the prompt."""
-        values = resolve(self._parameters, sampling, context_size=self.context_size)
+        values = resolve(self._parameters, sampling, context_size=self.slot_context_size)
         size = self._model.vocabulary_size
         plan = plan_of(values, vocabulary_size=size)
         sampler = Sampler(plan, vocabulary_size=size, grammar=self._compile(grammar))
@@ -507,7 +538,9 @@ class LlamaEngine:
 
         On a CPU each row of a tile is compared to the cells of all rows in it (three answers
         behind 1,330 cells each and 61 rows of a prompt behind 700: 1,033 ms together, 695 ms
-        one after the other). What has no output of use can go first.
+        one after the other). What has no output of use can go first. With cells of its own for
+        each slot, a tile stays whole that way: beside an answer llama.cpp computes one row of it,
+        and the rest by itself.
         """
         if not (self.runs_on_cpu and self._has_plain_cells):
             return chunks, ()
@@ -520,6 +553,9 @@ class LlamaEngine:
         return tiles, rest
 
     def _decode(self, chunks: Sequence[Chunk]) -> DecodeOutcome:
+        if not self.kv_unified:
+            # What llama.cpp computes at once are streams that follow one another.
+            chunks = sorted(chunks, key=lambda chunk: chunk.sequence.slot)
         runs = []
         for chunk in chunks:
             sequence = chunk.sequence

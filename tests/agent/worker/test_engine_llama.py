@@ -52,6 +52,26 @@ def engine(model: Model) -> Iterator[LlamaEngine]:
         yield engine
 
 
+@pytest.fixture(params=[True, False], ids=["unified", "divided"])
+def either(request: pytest.FixtureRequest, model: Model) -> Iterator[LlamaEngine]:
+    """Slots that share their cells, or that have 256 each."""
+    with LlamaEngine(
+        model, parameters=parameters(), slots=3, threads=1, kv_unified=request.param
+    ) as engine:
+        engine.warm_up()
+        assert engine.kv_unified is request.param
+        yield engine
+
+
+@pytest.fixture
+def divided(model: Model) -> Iterator[LlamaEngine]:
+    """Three slots that have 256 cells each."""
+    with LlamaEngine(
+        model, parameters=parameters(), slots=3, threads=1, kv_unified=False
+    ) as engine:
+        yield engine
+
+
 def decode_all(engine: LlamaEngine, *sequences: BatchSequence) -> list[DecodeOutcome]:
     """Decode until nothing is pending or a batch fails."""
     outcomes = []
@@ -182,6 +202,66 @@ def test_context_has_the_size_asked_for_and_room_for_each_slot(
 
 
 @pytest.mark.parametrize(
+    ("asked", "slots", "context_size", "slot_context_size", "n_batch"),
+    [
+        ({"context_size": 2048}, 4, 2048, 512, 2048),
+        ({"context_size": 0}, 2, 512, 256, 512),
+        ({"context_size": 600}, 2, 1024, 512, 1024),
+        ({"context_size": 1, "n_batch": 1}, 3, 768, 256, 4),
+        ({"context_size": 256}, 3, 768, 256, 768),
+        ({"context_size": 256}, 256, 65536, 256, 2048),
+        ({"context_size": 300}, 1, 512, 512, 512),
+    ],
+    ids=str,
+)
+def test_divided_context_has_a_part_for_each_slot(
+    model: Model,
+    asked: dict[str, int],
+    slots: int,
+    context_size: int,
+    slot_context_size: int,
+    n_batch: int,
+) -> None:
+    with LlamaEngine(
+        model, parameters=parameters(**asked), slots=slots, threads=1, kv_unified=False
+    ) as engine:
+        assert (engine.context_size, engine.slot_context_size) == (context_size, slot_context_size)
+        assert engine.n_batch == n_batch
+        # llama.cpp aborts where a batch is larger than it was told.
+        size = min(n_batch // slots, slot_context_size)
+        sequences = [BatchSequence(slot, [BOS] * size) for slot in range(slots)]
+        assert engine.decode([Chunk(one, size) for one in sequences]) is DecodeOutcome.DECODED
+
+
+def test_each_slot_of_a_unified_context_can_have_all_of_it(engine: LlamaEngine) -> None:
+    assert engine.kv_unified
+    assert engine.slot_context_size == engine.context_size == 256
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_unified"), [("mamba", True), ("gemma3", True), ("lfm2", False)]
+)
+def test_a_state_and_a_sliding_window_are_not_divided(
+    tmp_path: Path, kind: str, is_unified: bool
+) -> None:
+    start_backend()
+    path = write_tiny_memory(tmp_path / "tiny.gguf", kind)
+    with (
+        open_model(path) as model,
+        LlamaEngine(model, parameters=parameters(), slots=2, threads=1, kv_unified=False) as engine,
+    ):
+        assert engine.kv_unified is is_unified
+        assert engine.slot_context_size == 256
+
+
+def test_embeddings_are_not_divided(model: Model) -> None:
+    asked = parameters(enable_embeddings=True, pooling_type="Mean")
+    with LlamaEngine(model, parameters=asked, slots=3, threads=1, kv_unified=False) as engine:
+        assert engine.kv_unified
+        assert engine.context_size == 256
+
+
+@pytest.mark.parametrize(
     "dtype", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "IQ4_NL", "Q5_0", "Q5_1"]
 )
 def test_every_kv_type_decodes(model: Model, dtype: str) -> None:
@@ -253,15 +333,15 @@ def test_a_sliding_window_is_neither_swapped_out_nor_lost_beside_a_tile(tmp_path
 # --- generation ---------------------------------------------------------------------------------
 
 
-def test_batching_does_not_change_what_a_slot_says(engine: LlamaEngine) -> None:
-    prompts = [engine.tokenize(text, limit=10**6) for text in ("one", "another", "x" * 60)]
-    alone = [generate(engine, 0, prompt, GREEDY) for prompt in prompts]
+def test_batching_does_not_change_what_a_slot_says(either: LlamaEngine) -> None:
+    prompts = [either.tokenize(text, limit=10**6) for text in ("one", "another", "x" * 60)]
+    alone = [generate(either, 0, prompt, GREEDY) for prompt in prompts]
     sequences = [BatchSequence(slot, list(prompt)) for slot, prompt in enumerate(prompts)]
     for slot, prompt in enumerate(prompts):
-        engine.open(slot, prompt, GREEDY, None)
+        either.open(slot, prompt, GREEDY, None)
     for _ in range(8):
-        decode_all(engine, *sequences)
-        for sequence, token in zip(sequences, engine.sample([0, 1, 2]), strict=True):
+        decode_all(either, *sequences)
+        for sequence, token in zip(sequences, either.sample([0, 1, 2]), strict=True):
             sequence.append(token)
     together = [s.tokens[len(p) :] for s, p in zip(sequences, prompts, strict=True)]
     assert together == alone
@@ -277,75 +357,75 @@ def test_chunked_prompt_says_the_same_as_a_whole_one(model: Model) -> None:
     assert said[0] == said[1]
 
 
-def test_reused_prefix_says_the_same_as_a_fresh_prompt(engine: LlamaEngine) -> None:
-    prompt = engine.tokenize("a common beginning, then this", limit=10**6)
-    fresh = generate(engine, 0, prompt, GREEDY)
+def test_reused_prefix_says_the_same_as_a_fresh_prompt(either: LlamaEngine) -> None:
+    prompt = either.tokenize("a common beginning, then this", limit=10**6)
+    fresh = generate(either, 0, prompt, GREEDY)
     text = "a common beginning, then something else"
-    other = BatchSequence(1, engine.tokenize(text, limit=10**6))
-    decode_all(engine, other)
-    shared = len(engine.tokenize("a common beginning, then ", limit=10**6))
-    assert engine.keep(1, shared)
+    other = BatchSequence(1, either.tokenize(text, limit=10**6))
+    decode_all(either, other)
+    shared = len(either.tokenize("a common beginning, then ", limit=10**6))
+    assert either.keep(1, shared)
     sequence = BatchSequence(1, list(prompt), cached=shared)
-    engine.open(1, prompt, GREEDY, None)
+    either.open(1, prompt, GREEDY, None)
     for _ in range(8):
-        decode_all(engine, sequence)
-        sequence.append(*engine.sample([1]))
+        decode_all(either, sequence)
+        sequence.append(*either.sample([1]))
     assert sequence.tokens[len(prompt) :] == fresh
 
 
 def test_shared_prefix_says_the_same_as_a_fresh_prompt_and_is_the_others_still(
-    engine: LlamaEngine,
+    either: LlamaEngine,
 ) -> None:
-    prompt = engine.tokenize("a common beginning, then this", limit=10**6)
-    text = engine.tokenize("a common beginning, then something else", limit=10**6)
-    fresh, expected = generate(engine, 0, prompt, GREEDY), generate(engine, 0, text, GREEDY)
-    engine.keep(0, 0)
+    prompt = either.tokenize("a common beginning, then this", limit=10**6)
+    text = either.tokenize("a common beginning, then something else", limit=10**6)
+    fresh, expected = generate(either, 0, prompt, GREEDY), generate(either, 0, text, GREEDY)
+    either.keep(0, 0)
     other = BatchSequence(1, list(text))
-    decode_all(engine, other)
-    shared = len(engine.tokenize("a common beginning, then ", limit=10**6))
-    assert engine.share(1, 0, shared)
+    decode_all(either, other)
+    shared = len(either.tokenize("a common beginning, then ", limit=10**6))
+    assert either.share(1, 0, shared)
     sequence = BatchSequence(0, list(prompt), cached=shared)
     for slot, tokens in ((0, prompt), (1, text)):
-        engine.open(slot, tokens, GREEDY, None)
-    other.append(*engine.sample([1]))
+        either.open(slot, tokens, GREEDY, None)
+    other.append(*either.sample([1]))
     for _ in range(8):
-        decode_all(engine, sequence, other)
-        for one, token in zip((sequence, other), engine.sample([0, 1]), strict=True):
+        decode_all(either, sequence, other)
+        for one, token in zip((sequence, other), either.sample([0, 1]), strict=True):
             one.append(token)
     assert sequence.tokens[len(prompt) :] == fresh
     assert other.tokens[len(text) :][:8] == expected
 
 
 @pytest.mark.parametrize("slot", [1, 2], ids=["its own", "another"])
-def test_swapped_out_prefix_says_the_same_as_a_fresh_prompt(engine: LlamaEngine, slot: int) -> None:
-    prompt = engine.tokenize("a common beginning, then this", limit=10**6)
-    fresh = generate(engine, 0, prompt, GREEDY)
+def test_swapped_out_prefix_says_the_same_as_a_fresh_prompt(either: LlamaEngine, slot: int) -> None:
+    prompt = either.tokenize("a common beginning, then this", limit=10**6)
+    fresh = generate(either, 0, prompt, GREEDY)
     text = "a common beginning, then something else"
-    decode_all(engine, BatchSequence(1, engine.tokenize(text, limit=10**6)))
-    assert engine.swap_out(1)
+    decode_all(either, BatchSequence(1, either.tokenize(text, limit=10**6)))
+    assert either.swap_out(1)
     between = BatchSequence(0, [BOS] * 256)  # all cells are free
-    assert decode_all(engine, between) == [DecodeOutcome.DECODED]
-    engine.keep(0, 0)
-    shared = len(engine.tokenize("a common beginning, then ", limit=10**6))
-    assert engine.swap_in(1, slot)
-    assert engine.keep(slot, shared)
+    assert decode_all(either, between) == [DecodeOutcome.DECODED]
+    either.keep(0, 0)
+    shared = len(either.tokenize("a common beginning, then ", limit=10**6))
+    assert either.swap_in(1, slot)
+    assert either.keep(slot, shared)
     sequence = BatchSequence(slot, list(prompt), cached=shared)
-    engine.open(slot, prompt, GREEDY, None)
+    either.open(slot, prompt, GREEDY, None)
     for _ in range(8):
-        decode_all(engine, sequence)
-        sequence.append(*engine.sample([slot]))
+        decode_all(either, sequence)
+        sequence.append(*either.sample([slot]))
     assert sequence.tokens[len(prompt) :] == fresh
 
 
-def test_what_is_swapped_out_is_for_all_until_it_is_dropped(engine: LlamaEngine) -> None:
-    decode_all(engine, BatchSequence(0, [BOS] * 50))
-    assert engine.swap_out(0)
+def test_what_is_swapped_out_is_for_all_until_it_is_dropped(either: LlamaEngine) -> None:
+    decode_all(either, BatchSequence(0, [BOS] * 50))
+    assert either.swap_out(0)
     for slot, held in ((1, 20), (2, 50), (0, 30)):
-        assert engine.swap_in(0, slot)
-        assert engine.keep(slot, held)
-    engine.drop_swapped(0)
+        assert either.swap_in(0, slot)
+        assert either.keep(slot, held)
+    either.drop_swapped(0)
     for slot, held in ((0, 30), (1, 20), (2, 50)):
-        assert decode_all(engine, BatchSequence(slot, [BOS] * 60, cached=held)) == [
+        assert decode_all(either, BatchSequence(slot, [BOS] * 60, cached=held)) == [
             DecodeOutcome.DECODED
         ]
 
@@ -452,6 +532,94 @@ def test_the_most_slots_are_not_gathered(model: Model) -> None:
         assert slots_in_place(engine) == before
 
 
+def test_a_full_slot_of_a_divided_context_takes_nothing_from_the_others(
+    divided: LlamaEngine,
+) -> None:
+    full, other = BatchSequence(0, [BOS] * 256), BatchSequence(2, [BOS] * 100)
+    assert decode_all(divided, full, other) == [DecodeOutcome.DECODED]
+    full.append(BOS)
+    other.append(BOS)
+    both = [Chunk(full, 1), Chunk(other, 1)]
+    assert divided.decode(both) is DecodeOutcome.NO_KV_ROOM
+    assert divided.decode(both[1:]) is DecodeOutcome.DECODED  # nothing was changed before
+    divided.keep(0, 255)
+    assert decode_all(divided, BatchSequence(0, [BOS] * 256, cached=255)) == [DecodeOutcome.DECODED]
+
+
+def test_a_tile_beside_a_full_slot_was_never_there(divided: LlamaEngine) -> None:
+    full = BatchSequence(0, [BOS] * 256)
+    decode_all(divided, full)
+    full.append(BOS)
+    prompt = BatchSequence(1, [BOS] * 256)
+    assert divided.decode([Chunk(full, 1), Chunk(prompt, 64)]) is DecodeOutcome.NO_KV_ROOM
+    assert decode_all(divided, prompt) == [DecodeOutcome.DECODED]
+
+
+def test_slots_of_a_divided_context_have_copies_of_what_they_share(divided: LlamaEngine) -> None:
+    whole = [BOS, *range(FIRST_BYTE, FIRST_BYTE + 255)]
+    decode_all(divided, BatchSequence(0, whole))
+    assert divided.share(0, 1, 100)
+    assert divided.share(1, 2, 100)
+    for slot in (0, 1):
+        divided.keep(slot, 0)
+        decode_all(divided, BatchSequence(slot, [BOS] * 256))  # over the cells that were copied
+    expected = generate(divided, 0, whole[:101], GREEDY) if divided.keep(0, 0) else []
+    sequence = BatchSequence(2, whole[:101], cached=100)
+    divided.open(2, whole[:101], GREEDY, None)
+    for _ in range(8):
+        assert decode_all(divided, sequence) == [DecodeOutcome.DECODED]
+        sequence.append(*divided.sample([2]))
+    assert sequence.tokens[101:] == expected
+
+
+def test_what_cannot_be_copied_is_not_shared(
+    divided: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode_all(divided, BatchSequence(0, [BOS] * 100))
+    decode_all(divided, BatchSequence(1, [BOS] * 100))
+    monkeypatch.setattr(SwappedCells, "of", lambda *_: None)
+    assert not divided.share(0, 1, 50)
+    assert decode_all(divided, BatchSequence(1, [BOS] * 256)) == [DecodeOutcome.DECODED]
+
+
+def test_slots_of_a_divided_context_are_decoded_in_their_order(
+    divided: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    decode = divided._batch.decode
+
+    def note(
+        context: object, runs: list[tuple[int, int, list[int]]], *rest: dict[int, int]
+    ) -> object:
+        decoded.extend(slot for slot, _, _ in runs)
+        return decode(context, runs, *rest)
+
+    monkeypatch.setattr(divided._batch, "decode", note)
+    chunks = [Chunk(BatchSequence(slot, [BOS, FIRST_BYTE + slot]), 2) for slot in (2, 0, 1)]
+    assert divided.decode(chunks) is DecodeOutcome.DECODED
+    assert decoded == [0, 1, 2]
+
+
+def test_nothing_is_gathered_in_a_divided_context(divided: LlamaEngine) -> None:
+    sequences = answering(divided, 9)
+    assert divided.gather({s.slot: s.settled for s in sequences}) == []
+    for sequence in sequences:
+        assert decode_all(divided, sequence) == [DecodeOutcome.DECODED]
+
+
+def test_a_slot_of_a_divided_context_says_the_same_whatever_the_others_hold(
+    divided: LlamaEngine,
+) -> None:
+    prompt = divided.tokenize("seed", limit=10**6)
+    sampling = Sampling(seed=1, temperature=2.0, top_k=0, top_p=1.0)
+    alone = generate(divided, 2, prompt, sampling)
+    for slot, tokens in ((0, 256), (1, 130)):
+        decode_all(divided, BatchSequence(slot, [BOS] * tokens))
+    assert generate(divided, 2, prompt, sampling) == alone
+    divided.keep(0, 0)
+    assert generate(divided, 0, prompt, sampling) == alone
+
+
 def test_shared_cells_are_free_when_nobody_has_them_any_more(engine: LlamaEngine) -> None:
     common = [BOS] * 150
     decode_all(engine, BatchSequence(0, list(common)))
@@ -515,10 +683,10 @@ def test_a_tile_without_room_for_the_answers_beside_it_was_never_there(
     assert roomy.decode(chunks) is DecodeOutcome.DECODED
 
 
-def test_same_seed_says_the_same_and_others_do_not(engine: LlamaEngine) -> None:
-    prompt = engine.tokenize("seed", limit=10**6)
+def test_same_seed_says_the_same_and_others_do_not(either: LlamaEngine) -> None:
+    prompt = either.tokenize("seed", limit=10**6)
     said = [
-        generate(engine, 0, prompt, Sampling(seed=seed, temperature=2.0, top_k=0, top_p=1.0))
+        generate(either, 0, prompt, Sampling(seed=seed, temperature=2.0, top_k=0, top_p=1.0))
         for seed in (1, 1, 2)
     ]
     assert said[0] == said[1] != said[2]
@@ -547,9 +715,9 @@ def test_full_cache_changes_nothing_and_room_can_be_made(engine: LlamaEngine) ->
     assert decode_all(engine, wanting) == [DecodeOutcome.DECODED]
 
 
-def test_batch_at_wrong_positions_is_refused_and_the_engine_goes_on(engine: LlamaEngine) -> None:
-    decode_all(engine, BatchSequence(0, [BOS] * 4))
-    assert decode_all(engine, BatchSequence(0, [BOS] * 20, cached=9)) == [
+def test_batch_at_wrong_positions_is_refused_and_the_engine_goes_on(either: LlamaEngine) -> None:
+    decode_all(either, BatchSequence(0, [BOS] * 4))
+    assert decode_all(either, BatchSequence(0, [BOS] * 20, cached=9)) == [
         DecodeOutcome.INVALID_BATCH
     ]
-    assert decode_all(engine, BatchSequence(1, [BOS] * 4)) == [DecodeOutcome.DECODED]
+    assert decode_all(either, BatchSequence(1, [BOS] * 4)) == [DecodeOutcome.DECODED]
