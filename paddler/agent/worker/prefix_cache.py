@@ -2,7 +2,8 @@
 
 A slot keeps its cells after a request. A prompt that begins with the same tokens (the
 next turn of a conversation, a shared system prompt) is decoded from where they differ: in
-the slot that holds them, or in another with which that one shares its cells.
+the slot that holds them, or in another with which that one shares its cells. Where each slot has
+cells of its own, all that the one holds is copied for the other instead.
 
 What free slots hold need not be in the KV cache all the time: a stream that runs alone is
 faster without it, and it is quicker swapped out to the memory of the host and in again than
@@ -14,7 +15,7 @@ from typing import Final, NamedTuple
 
 # What a slot holds beyond the shared part is another conversation if it is as long as this,
 # and worth an empty slot; a shorter rest is the end of the same one. So many tokens more are
-# also worth bringing in what is swapped out, in cells of its own.
+# also worth a copy in cells of its own: of what is swapped out, or of another slot's.
 KEPT_TOKENS: Final = 64
 
 
@@ -36,15 +37,24 @@ class Taken(NamedTuple):
 class PrefixCache:
     """Tokens held by the free slots; a slot in use is its request's own business."""
 
-    __slots__ = ("_free", "_keeps_parts", "_most_swapped", "_swapped")
+    __slots__ = ("_free", "_keeps_parts", "_most_swapped", "_shares_cells", "_swapped")
 
-    def __init__(self, slots: int, *, keeps_parts: bool = True, most_swapped: int = 0) -> None:
+    def __init__(
+        self,
+        slots: int,
+        *,
+        keeps_parts: bool = True,
+        shares_cells: bool = True,
+        most_swapped: int = 0,
+    ) -> None:
         """``keeps_parts``: whether cells can be dropped from a slot's end, and shared.
 
         Recurrent models cannot: a prompt can use all that a slot holds, or nothing.
+        ``shares_cells``: whether it costs nothing that slots have cells in common.
         ``most_swapped``: how many tokens all slots together may have swapped out.
         """
         self._keeps_parts = keeps_parts
+        self._shares_cells = shares_cells
         self._most_swapped = most_swapped
         self._swapped: set[int] = set()
         # Ordered: the slot that has been free longest comes first.
@@ -67,11 +77,12 @@ class PrefixCache:
         ``running``: what slots in use hold, by slot. The prompt takes over the free slot that
         holds the prefix, unless an empty one lets that keep much more than the prefix. If a
         slot in use has a longer one, any free slot will do: an empty one first, then the one
-        unused for longest. The last prompt token is never shared: it is decoded again, for its
-        logits. ``afresh``: nothing is shared, so that what is decoded does not depend on what
-        was before.
+        unused for longest. What would be copied has to be ``KEPT_TOKENS`` long. The last prompt
+        token is never shared: it is decoded again, for its logits. ``afresh``: nothing is
+        shared, so that what is decoded does not depend on what was before.
         """
-        spare = next((slot for slot, held in self._free.items() if not held), None)
+        # The first of them: an engine may decode what lies in a row at once.
+        spare = min((slot for slot, held in self._free.items() if not held), default=None)
         unused = next(iter(self._free)) if spare is None else spare
         source, shared = (unused, 0) if afresh else self.find(prompt, running=running)
         if not shared:
@@ -82,6 +93,8 @@ class PrefixCache:
             slot = source
         else:
             slot = spare if self._keeps_parts else source
+        if slot != source and not self._shares_cells and shared < KEPT_TOKENS:
+            source, shared = slot, 0
         is_swapped = shared > 0 and source in self._swapped
         del self._free[slot]
         self._swapped.discard(slot)

@@ -17,7 +17,7 @@ stream ends with exactly one final frame, except by :meth:`Streams.reset`.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -111,7 +111,10 @@ class Streams:
         self._agent_label = agent_label
         self._clock = clock
         self._cache = PrefixCache(
-            table.slots, keeps_parts=engine.keeps_parts, most_swapped=engine.context_size
+            table.slots,
+            keeps_parts=engine.keeps_parts,
+            shares_cells=engine.kv_unified,
+            most_swapped=engine.context_size,
         )
         self._pace = PrefillPace(
             most_beside_decode=engine.max_prefill_beside_decode, most_alone=engine.n_batch
@@ -168,7 +171,7 @@ class Streams:
         """
         self._steps += 1
         self._end_following()
-        if len(self._running) == 1 and self._engine.runs_on_cpu:
+        if self._is_slowed_by_idle and len(self._running) == 1:
             self._swap_out(least=LEAST_SWAPPED)
         self._gather()
         self._decode_image()
@@ -188,6 +191,11 @@ class Streams:
     def take_frames(self) -> tuple[bytes, tuple[int, ...]] | None:
         """The next packet: frames and the streams they finish; ``None``: nothing."""
         return self._outbox.take()
+
+    @property
+    def _is_slowed_by_idle(self) -> bool:
+        """Whether a stream that runs alone is slower for the cells of idle slots."""
+        return self._engine.runs_on_cpu and self._engine.kv_unified
 
     # --- one stream --------------------------------------------------------------------------
 
@@ -240,7 +248,7 @@ class Streams:
 
     def _tokenize(self, stream_id: int, prompt: Prompt) -> TokenizedPrompt | None:
         """The prompt's tokens, if there are any and they fit; else the stream is refused."""
-        room = self._engine.context_size
+        room = self._engine.slot_context_size
         try:
             if prompt.images:
                 tokenized = self._engine.tokenize_with_images(
@@ -269,7 +277,8 @@ class Streams:
         if not count:
             text = f"{self._agent_label}: failed to tokenize prompt: it is empty"
         elif count > room:
-            text = f"{EVICTED}: the prompt has {count} tokens or more, the context {room}"
+            whose = "the context" if self._engine.kv_unified else "the context of a slot"
+            text = f"{EVICTED}: the prompt has {count} tokens or more, {whose} {room}"
         elif prompt.tokens[-1] == NO_TOKEN:
             text = f"{self._agent_label}: the prompt ends with an image; some text must follow it"
         else:
@@ -281,7 +290,7 @@ class Streams:
         # differ in their last bits, enough to turn a near tie. Who gives a seed wants the same
         # text again, the first time, too.
         is_seeded = command.sampling.seed is not None
-        if is_seeded and not self._running:
+        if is_seeded and self._engine.kv_unified and not self._running:
             self._empty_cache()
         taken = self._cache.take(tokenized.tokens, running=self._held(), afresh=is_seeded)
         slot = taken.slot
@@ -370,9 +379,16 @@ class Streams:
             self._finish(stream, "stop")
         elif answer.limited_tokens >= stream.max_tokens:
             self._finish(stream, "length")
-        elif stream.sequence.position >= self._engine.context_size:
-            # One that remembers by a state fills no cells: it would go on for ever.
+        elif self._is_full(stream.sequence):
             self._evict(stream)
+
+    def _is_full(self, sequence: BatchSequence) -> bool:
+        """Whether its slot can hold no more, whatever others leave.
+
+        Positions count, too: a sequence that is remembered by a state fills no cells, and would
+        go on for ever.
+        """
+        return max(sequence.decoded, sequence.position) >= self._engine.slot_context_size
 
     def _score(self, slot: int) -> TokenScore | None:
         """How likely the token drawn last was, and which others might have been, if asked for."""
@@ -469,7 +485,7 @@ class Streams:
                 sequence.advance_image(self._steps)
                 return
             if outcome is DecodeOutcome.NO_KV_ROOM:
-                self._make_room()
+                self._make_room({stream.slot: image.cells})
             else:
                 self._fail_batch([stream], outcome)
 
@@ -487,7 +503,7 @@ class Streams:
                 self._pace.observe(tokens, self._clock() - began_at)
                 return chunks
             if outcome is DecodeOutcome.NO_KV_ROOM:
-                self._make_room()
+                self._make_room({chunk.sequence.slot: chunk.tokens for chunk in chunks})
                 continue
             self._fail_batch([self._running[chunk.sequence.slot] for chunk in chunks], outcome)
             break
@@ -545,18 +561,22 @@ class Streams:
         while self._swap_out() or self._forget_oldest():
             pass
 
-    def _make_room(self) -> None:
-        """Swap out what a free slot holds or drop it, else end the longest sequence."""
-        if self._swap_out() or self._forget_oldest():
+    def _make_room(self, wanted: Mapping[int, int]) -> None:
+        """Swap out what a free slot holds or drop it, else end the longest sequence.
+
+        Where each slot has its own cells, another's are no help: of the batch, which wanted so
+        many more cells in each slot, whoever would have most of them finds none.
+        """
+        sizes = {slot: stream.sequence.decoded for slot, stream in self._running.items()}
+        if not self._engine.kv_unified:
+            sizes = {slot: sizes[slot] + more for slot, more in wanted.items()}
+        elif self._swap_out() or self._forget_oldest():
             return
-        longest = max(
-            self._running.values(),
-            key=lambda stream: (stream.sequence.decoded, stream.slot),
-        )
+        longest = self._running[max(sizes, key=lambda slot: (sizes[slot], slot))]
         _log.warning(
             "stream %d is evicted: the context of %d tokens is full and its %d are the most",
             longest.stream_id,
-            self._engine.context_size,
+            self._engine.slot_context_size,
             longest.sequence.decoded,
         )
         self._evict(longest)

@@ -55,6 +55,30 @@ def test_prompt_that_starts_afresh_shares_nothing_and_spares_what_is_held() -> N
     assert cache.take([4, 5], afresh=True) == Taken(2, 0, 2)
 
 
+def test_of_slots_that_hold_nothing_the_first_is_taken() -> None:
+    cache = cache_holding([1], [], [])
+    cache.give_back(cache.take([9]).slot, [])  # free for a shorter time than the next
+    assert cache.take([9]) == Taken(1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("length", "taken"), [(64, Taken(1, 64, 0)), (63, Taken(1, 0, 1))], ids=str
+)
+def test_what_slots_cannot_have_in_common_is_copied_if_it_is_long(
+    length: int, taken: Taken
+) -> None:
+    held = [*range(200)]
+    prompt = [*held[:length], 1000]
+    free = PrefixCache(2, shares_cells=False)
+    free.take([0])
+    free.give_back(0, held)
+    assert free.take(prompt) == taken
+    in_use = PrefixCache(2, shares_cells=False)
+    in_use.take([0])
+    assert in_use.take(prompt, running={0: held}) == taken
+    assert free.take([*held, 1000]) == Taken(0, 200, 0)  # its own are no copy
+
+
 LONG = [*range(100, 200)]
 
 

@@ -369,6 +369,116 @@ def test_cells_of_idle_slots_go_before_any_stream(harness: Harness) -> None:
     assert harness.engine.cells == [0, 24, 33]
 
 
+# --- each slot has cells of its own -------------------------------------------------------------
+
+
+def divided(**options: object) -> pytest.MarkDecorator:
+    """Two slots with 60 cells each, if nothing else is said."""
+    return engine(**{"kv_unified": False, "slots": 2, "context_size": 120} | options)
+
+
+@divided()
+def test_prompt_is_bound_by_the_part_of_a_slot(harness: Harness) -> None:
+    harness.start(1, "x" * 61)
+    harness.start(2, "y" * 60, max_tokens=1)
+    harness.finish()
+    assert harness.answer(1).error == {
+        "SamplerError": f"{EVICTED}: the prompt has 61 tokens or more, the context of a slot 60"
+    }
+    assert harness.answer(2).reason == "length"
+
+
+@divided(answers={"a": b"x" * 100, "b" * 20: b"y" * 40})
+@pytest.mark.parametrize("is_limit", [True, False])
+def test_who_fills_its_slot_ends_and_no_other(
+    harness: Harness, is_limit: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.start(1, "a", delivery=Delivery(context_is_limit=is_limit))
+    harness.start(2, "b" * 20)
+    harness.finish()
+    assert (harness.answer(2).text, harness.answer(2).reason) == ("y" * 40, "stop")
+    answer = harness.answer(1)
+    assert answer.text == "x" * 60
+    assert answer.error == {"SamplerError": EVICTED} if not is_limit else answer.reason == "length"
+    assert harness.engine.cells[0] == 0
+    assert not caplog.records  # nobody is warned of what was to be expected
+
+
+@divided(slots=4, context_size=240, answers={"a": b"x" * 50, "1" * 40 + "c": b"z"})
+def test_no_room_for_a_batch_is_not_taken_from_who_is_not_in_it(harness: Harness) -> None:
+    harness.start(1, "idle" * 10, max_tokens=1)
+    harness.finish()
+    harness.start(2, "a")
+    harness.show(3, "0" * 10, "data:wide", "b")
+    harness.show(4, "1" * 40, "data:wide", "c")
+    harness.step()
+    # The next step decodes the image of the third, then a batch without the fourth.
+    harness.engine.outcomes = [DecodeOutcome.DECODED, DecodeOutcome.NO_KV_ROOM]
+    harness.finish()
+    assert harness.answer(3).error == {"SamplerError": EVICTED}
+    assert [harness.answer(one).reason for one in (2, 4)] == ["stop"] * 2
+    assert harness.engine.cells[0] == 40
+
+
+@divided(slots=3, context_size=3000, n_batch=512)
+def test_idle_slots_keep_their_cells_beside_a_stream_that_runs_alone(harness: Harness) -> None:
+    for stream_id, seed in ((1, None), (2, 7)):
+        harness.start(stream_id, LONG + str(stream_id), seed=seed, max_tokens=1)
+        harness.finish()
+    assert harness.engine.cells == [len(LONG) + 1, len(LONG) + 1, 0]
+    harness.start(3, LONG + "1?")
+    harness.finish()
+    assert harness.answer(3).usage.cached_prompt_tokens == len(LONG) + 1
+
+
+@divided(slots=3, context_size=3000, n_batch=512)
+def test_a_beginning_is_copied_from_a_running_slot_if_it_is_long(harness: Harness) -> None:
+    harness.start(1, LONG + "a", max_tokens=50)
+    while not harness.step():  # all of its prompt is decoded with the first token
+        pass
+    harness.start(2, LONG + "b", max_tokens=5)
+    harness.step()
+    harness.start(3, LONG[:40] + "c", max_tokens=5)
+    harness.finish()
+    cached = [harness.answer(one).usage.cached_prompt_tokens for one in (1, 2, 3)]
+    assert cached == [0, len(LONG), 0]
+    assert harness.answer(2).text == LONG[:5]
+
+
+@divided(slots=4, context_size=2000, n_batch=16)
+def test_prompts_that_come_at_once_wait_for_their_beginning_and_copy_it(harness: Harness) -> None:
+    for stream_id in range(1, 5):
+        harness.start(stream_id, f"{LONG}{stream_id}", max_tokens=5)
+    harness.finish()
+    cached = [harness.answer(one).usage.cached_prompt_tokens for one in range(1, 5)]
+    assert cached == [0, *[len(LONG)] * 3]
+    assert [harness.answer(one).text for one in range(1, 5)] == [LONG[:5]] * 4
+
+
+@divided(answers={"a": b"x" * 30, "b": b"y" * 5})
+def test_a_slot_is_clean_after_a_cancellation(harness: Harness) -> None:
+    harness.start(1, "a")
+    harness.start(2, "b")
+    harness.step()
+    harness.streams.stop(StopStream(1))
+    harness.finish()
+    harness.start(3, "c" * 60, max_tokens=1)
+    harness.finish()
+    assert harness.answer(1).reason == "cancelled"
+    assert harness.answer(2).text == "y" * 5
+    assert harness.answer(3).reason == "length"
+
+
+@divided(answers={"a": b"x" * 60})
+def test_an_image_counts_by_its_cells(harness: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    harness.show(1, "data:wide", "data:wide", "a")
+    harness.finish()
+    # Beside 20 cells of images, which take 4 positions, and the prompt's letter.
+    assert harness.answer(1).text == "x" * 40
+    assert harness.answer(1).error == {"SamplerError": EVICTED}
+    assert not caplog.records
+
+
 LONG = "so long a story that others are better without it. " * 6  # 306 tokens
 
 

@@ -16,9 +16,12 @@ STREAMS = 40
 class TrackingEngine(ScriptedEngine):
     """Knows which tokens its cells hold, and checks them against each chunk."""
 
-    def __init__(self, *, slots: int, context_size: int, n_batch: int, beside: int) -> None:
+    def __init__(
+        self, *, slots: int, kv_unified: bool, context_size: int, n_batch: int, beside: int
+    ) -> None:
         super().__init__(
             slots=slots,
+            kv_unified=kv_unified,
             context_size=context_size,
             n_batch=n_batch,
             max_prefill_beside_decode=beside,
@@ -32,7 +35,7 @@ class TrackingEngine(ScriptedEngine):
         return super().keep(slot, length)
 
     def share(self, source: int, slot: int, length: int) -> bool:
-        """Have the same."""
+        """Have the same, or a copy."""
         self.holds[slot] = self.holds[source][:length]
         return super().share(source, slot, length)
 
@@ -72,6 +75,7 @@ class TrackingEngine(ScriptedEngine):
                 self.holds[sequence.slot] += sequence.tokens[sequence.decoded :][:tokens]
         else:
             assert outcome is DecodeOutcome.NO_KV_ROOM
+            assert self.kv_unified  # who has filled its own part has been ended before
         return outcome
 
 
@@ -85,12 +89,14 @@ def prompts(chance: random.Random) -> Iterator[str]:
         yield said[-1][:600]
 
 
+@pytest.mark.parametrize("kv_unified", [True, False], ids=["unified", "divided"])
 @pytest.mark.parametrize("seed", range(30))
-def test_every_stream_gets_its_own_text_and_one_end(seed: int) -> None:
+def test_every_stream_gets_its_own_text_and_one_end(seed: int, kv_unified: bool) -> None:
     chance = random.Random(seed)
     slots = chance.choice([1, 2, 3, 4, 8])
     engine = TrackingEngine(
         slots=slots,
+        kv_unified=kv_unified,
         context_size=chance.choice([300, 700, 1500]),
         n_batch=chance.choice([slots + 1, 80, 512]),
         beside=chance.choice([8, 64]),
