@@ -87,7 +87,9 @@ examples:
   paddler agent --management-addr balancer.internal:8060 --slots 8 --name gpu-1
 
 A slot is one request at a time. All slots share one context (the desired state's
-context_size). Start with 4 or 8 and watch the panel. The agent needs the model library:
+context_size): a long conversation may use what others leave. With --no-kv-unified each
+slot has context_size / slots for itself, and an agent whose slots are mostly busy is quicker
+on a CPU. Start with 4 or 8 slots and watch the panel. The agent needs the model library:
 pip install 'paddler[agent]'.
 
 environment, for models that are downloaded:
@@ -370,6 +372,7 @@ def add_agent(roles: "Roles[Parser]") -> None:
         help="the balancer's management address (default: %(default)s)",
     )
     add_slots(role)
+    add_kv_unified(role)
     role.add_argument(
         "--name",
         metavar="TEXT",
@@ -419,6 +422,13 @@ def add_slots(role: Parser) -> None:
         default=4,
         help="requests at once (default: %(default)s)",
     )
+
+
+def add_kv_unified(role: Parser) -> None:
+    """``--kv-unified`` and ``--no-kv-unified``, by the names that llama.cpp has for them."""
+    flag = role.add_argument("--kv-unified", action=argparse.BooleanOptionalAction, default=True)
+    # Only now: before Python 3.13, argparse adds its own words for the default.
+    flag.help = "whether all slots share one context, or each has its part of it (default: shared)"
 
 
 def add_drain_timeout(role: Parser) -> None:
@@ -474,7 +484,11 @@ def take_environment(
 
 
 def _read_variable(action: argparse.Action, text: str) -> object:
-    """The value of a flag for the text of its variable."""
+    """The value of a flag for the text of its variable; ``on`` or ``off`` for a switch."""
+    if isinstance(action, argparse.BooleanOptionalAction):
+        if text not in ("on", "off"):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected on or off")
+        return text == "on"
     parse = action.type if callable(action.type) else str
     if isinstance(action, argparse._AppendAction):
         return [parse(part) for part in text.split()]
@@ -585,6 +599,7 @@ def agent_config(arguments: argparse.Namespace) -> AgentConfig:
     return AgentConfig(
         management=resolve_address("--management-addr", arguments.management_addr),
         slots=arguments.slots,
+        kv_unified=arguments.kv_unified,
         name=arguments.name,
         dialling=dialling_of(arguments, "management"),
         drain_timeout_ms=arguments.drain_timeout,

@@ -114,10 +114,14 @@ class BalancerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that ``paddler agent`` is told."""
+    """Everything that ``paddler agent`` is told.
+
+    ``kv_unified``: all slots share the context; else each has an equal part of it.
+    """
 
     management: Address
     slots: int
+    kv_unified: bool
     name: str | None
     dialling: Dialling
     drain_timeout_ms: int

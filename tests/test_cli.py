@@ -119,7 +119,12 @@ def test_a_balancer_needs_no_flag() -> None:
 
 def test_an_agent_needs_no_flag() -> None:
     assert agent() == AgentConfig(
-        management=local(8060), slots=4, name=None, dialling=UNPROTECTED, drain_timeout_ms=3_000
+        management=local(8060),
+        slots=4,
+        kv_unified=True,
+        name=None,
+        dialling=UNPROTECTED,
+        drain_timeout_ms=3_000,
     )
 
 
@@ -184,8 +189,13 @@ def test_every_flag_of_a_balancer_is_heard() -> None:
 
 def test_every_flag_of_an_agent_is_heard() -> None:
     flags = ("--management-addr", "127.0.0.1:1", "--slots", "8", "--name", "gpu-1")
-    assert agent(*flags, "--drain-timeout", "500ms") == AgentConfig(
-        management=local(1), slots=8, name="gpu-1", dialling=UNPROTECTED, drain_timeout_ms=500
+    assert agent(*flags, "--no-kv-unified", "--drain-timeout", "500ms") == AgentConfig(
+        management=local(1),
+        slots=8,
+        kv_unified=False,
+        name="gpu-1",
+        dialling=UNPROTECTED,
+        drain_timeout_ms=500,
     )
 
 
@@ -490,6 +500,11 @@ def test_a_variable_stands_in_for_a_flag() -> None:
     assert config.statsd.prefix == "paddler_"
 
 
+@pytest.mark.parametrize(("text", "is_on"), [("on", True), ("off", False), ("", True)])
+def test_a_variable_turns_a_switch_on_or_off(text: str, is_on: bool) -> None:
+    assert from_environment("agent", PADDLER_KV_UNIFIED=text).kv_unified is is_on
+
+
 def test_a_flag_wins_over_its_variable() -> None:
     parser = build_parser()
     words = ["agent", "--slots", "6"]
@@ -503,7 +518,8 @@ def test_a_variable_may_stand_in_for_a_flag_that_is_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("PADDLER_SLOTS", "none"), ("PADDLER_LOG_FORMAT", "xml")]
+    ("name", "text"),
+    [("PADDLER_SLOTS", "none"), ("PADDLER_LOG_FORMAT", "xml"), ("PADDLER_KV_UNIFIED", "no")],
 )
 def test_a_bad_variable_is_named(capsys: pytest.CaptureFixture[str], name: str, text: str) -> None:
     with pytest.raises(SystemExit, match="2"):

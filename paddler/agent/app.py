@@ -89,6 +89,7 @@ class Agent:
             self._supervisor,
             agent_label=agent_label(config.name),
             threads=threads,
+            kv_unified=config.kv_unified,
             on_ready=self._details.on_ready,
             on_applied=self._details.on_states,
         )

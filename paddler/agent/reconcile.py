@@ -94,6 +94,7 @@ class Reconciler:
         *,
         agent_label: str,
         threads: int,
+        kv_unified: bool = True,
         on_ready: Callable[[wire.Ready], object] = lambda _: None,
         on_applied: Callable[[], object] = lambda: None,
         draw: Callable[[], float] = random.random,
@@ -109,6 +110,7 @@ class Reconciler:
         self._supervisor = supervisor
         self._agent_label = agent_label
         self._threads = threads
+        self._kv_unified = kv_unified
         self._resolver = Resolver(board, activity, self._take, draw=draw)
         self._target: Target | None = None
         self._loaded: Target | None = None
@@ -279,10 +281,11 @@ class Reconciler:
         for note in ready.notes:
             log.warning("%s", note)
         log.info(
-            "serving %s: %d slots, context %d, %d threads, on %s",
+            "serving %s: %d slots, context %d, at most %d for a slot, %d threads, on %s",
             target.model_path,
             ready.slots,
             ready.context_size,
+            ready.slot_context_size,
             self._threads,
             ", ".join(ready.devices) or "CPU",
         )
@@ -323,6 +326,7 @@ class Reconciler:
             projection_path=target.projection_path,
             chat_template=target.chat_template,
             parameters=target.parameters,
+            kv_unified=self._kv_unified,
         )
 
 

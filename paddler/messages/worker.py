@@ -43,6 +43,7 @@ class Load(Wire, frozen=True, kw_only=True, tag="load"):
     projection_path: str | None
     chat_template: str | None
     parameters: InferenceParameters
+    kv_unified: bool = True  # all slots share the context; else each has an equal part of it
 
 
 class Reset(Wire, frozen=True, tag="reset"):
@@ -84,6 +85,7 @@ class Ready(Wire, frozen=True, kw_only=True, tag="ready"):
 
     slots: int
     context_size: int
+    slot_context_size: int  # what one request can have of it at most
     devices: list[str]
     notes: list[str]  # warnings for the log, e.g. GPU layers asked for on a build without GPU
 

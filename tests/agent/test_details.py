@@ -10,7 +10,9 @@ from paddler.messages.agents import AgentDetails
 from paddler.messages.state import ApplicableState, fingerprint
 from tests.agent.test_reconcile import NO_MODEL
 
-READY = wire.Ready(slots=2, context_size=512, devices=["CPU: x"], notes=["slow"])
+READY = wire.Ready(
+    slots=2, context_size=512, slot_context_size=256, devices=["CPU: x"], notes=["slow"]
+)
 
 
 class Stage:

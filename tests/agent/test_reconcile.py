@@ -23,7 +23,7 @@ from paddler.messages.state import (
 )
 from tests.agent.test_jobs import Recorder, start
 
-READY = wire.Ready(slots=2, context_size=512, devices=[], notes=[])
+READY = wire.Ready(slots=2, context_size=512, slot_context_size=256, devices=[], notes=[])
 
 
 class PlayedSupervisor:
@@ -71,6 +71,7 @@ class Bench:
             self.supervisor,  # type: ignore[arg-type]
             agent_label='agent "a"',
             threads=1,
+            kv_unified=False,
             on_applied=lambda: self.applied.append(self.reconciler.wanted),
             draw=lambda: 0.0,
         )
@@ -151,6 +152,7 @@ def test_a_wanted_model_is_loaded_and_served(on_bench: OnBench) -> None:
         await bench.until_serving()
         (load,) = bench.supervisor.loads
         assert (load.model_path, load.chat_template) == (str(bench.model), "{{ messages }}")
+        assert not load.kv_unified
         assert bench.status.model_path == str(bench.model)
         assert bench.status.state_application_status == "Applied"
         assert bench.status.uses_chat_template_override

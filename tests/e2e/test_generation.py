@@ -125,6 +125,21 @@ def test_full_context_ends_the_longest_answer_and_no_other(
     assert choice["text"].startswith("Paris")
 
 
+def test_an_agent_told_so_gives_each_slot_a_part_of_the_context(tmp_path: Path, tiny: Path) -> None:
+    with Fleet(tmp_path, *PATIENT) as fleet:
+        fleet.start_agent("divided", 2, "--no-kv-unified")
+        fleet.put_model(tiny, context_size=2 * SHORT_CONTEXT)
+        fleet.wait_slots(2)
+        bos = 1
+        refused = ask(fleet.inference, raw_prompt("x" * SHORT_CONTEXT, 3))
+        assert result_of(refused) == {
+            "SamplerError": "Request evicted due to KV cache pressure: the prompt has "
+            f"{SHORT_CONTEXT + bos} tokens or more, the context of a slot {SHORT_CONTEXT}"
+        }
+        full = ask(fleet.inference, raw_prompt("x" * (SHORT_CONTEXT - bos), 1))
+        assert "Done" in result_of(full)
+
+
 @pytest.mark.parametrize(
     "parameters",
     [

@@ -69,6 +69,7 @@ TO_WORKER = [
             projection_path=None,
             chat_template=None,
             parameters=DEFAULT_INFERENCE_PARAMETERS,
+            kv_unified=False,
         ),
         "load",
     ),
@@ -80,7 +81,9 @@ TO_WORKER = [
 FROM_WORKER = [
     (worker.Progress("loading", 0.5), "progress"),
     (
-        worker.Ready(slots=4, context_size=8192, devices=["CPU"], notes=["slow"]),
+        worker.Ready(
+            slots=4, context_size=8192, slot_context_size=2048, devices=["CPU"], notes=["slow"]
+        ),
         "ready",
     ),
     (worker.LoadFailed(STATUS.issues, "no such file"), "load_failed"),

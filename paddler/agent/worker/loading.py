@@ -23,6 +23,11 @@ _PROGRESS_EVERY_S: Final = 0.1
 # Processor time for all images of a request. A large photo takes 0.1 s.
 _IMAGES_DEADLINE_S: Final = 5.0
 
+_UNDIVIDED: Final = (
+    "--no-kv-unified has no effect on this model: recurrent ones have no cells to divide, and "
+    "slots of those with a sliding window could not share what prompts begin with"
+)
+
 # Pixels either way of images that nothing sees: only what is wrong with them is told.
 _UNSEEN_SIDE: Final = 64
 
@@ -83,7 +88,11 @@ def loaded(load: Load, report: Callable[[Progress | Opened], None]) -> Iterator[
                 slots=load.slots,
                 threads=load.threads,
                 projector=projector,
+                kv_unified=load.kv_unified,
             )
+        is_for_text = not load.parameters.enable_embeddings
+        if is_for_text and engine.kv_unified and not load.kv_unified and load.slots > 1:
+            notes.append(_UNDIVIDED)
         with engine:
             if engine.has_memory:
                 report(Progress("warming", 0.0))
@@ -98,6 +107,7 @@ def loaded(load: Load, report: Callable[[Progress | Opened], None]) -> Iterator[
             ready = Ready(
                 slots=load.slots,
                 context_size=engine.context_size,
+                slot_context_size=engine.slot_context_size,
                 devices=device_names(),
                 notes=notes,
             )

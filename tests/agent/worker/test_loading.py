@@ -18,6 +18,7 @@ from paddler.messages.link import ChatJob, ConversationJob, Delivery, FrameKind
 from paddler.messages.state import DEFAULT_INFERENCE_PARAMETERS
 from paddler.messages.worker import Load, Opened, Progress
 from tests.tiny_gguf import write_tiny_gguf, write_tiny_mmproj
+from tests.tiny_memories import write_tiny_memory
 
 HELLO = ConversationJob(
     ContinueFromConversationHistory(
@@ -69,8 +70,28 @@ def tiny(tmp_path: Path) -> Path:
 def test_ready_tells_what_is_loaded(tiny: Path) -> None:
     with loaded(load_of(tiny), ignore) as (_, prompts, ready):
         assert (ready.slots, ready.context_size, ready.notes) == (2, 256, [])
+        assert ready.slot_context_size == 256
         assert ready.devices
         assert prompts.make(HELLO) == Prompt("<user>Hello\n<assistant>", 5)
+
+
+def test_slots_get_parts_of_the_context_if_they_are_to(tiny: Path) -> None:
+    with loaded(load_of(tiny, kv_unified=False), ignore) as (engine, _, ready):
+        assert not engine.kv_unified
+        assert (ready.context_size, ready.slot_context_size, ready.notes) == (512, 256, [])
+
+
+def test_a_model_that_is_not_divided_says_so(tmp_path: Path) -> None:
+    path = write_tiny_memory(tmp_path / "tiny.gguf", "gemma3")
+    with loaded(load_of(path, kv_unified=False), ignore) as (_, _prompts, ready):
+        assert (ready.context_size, ready.slot_context_size) == (256, 256)
+        (note,) = ready.notes
+        assert note.startswith("--no-kv-unified has no effect on this model")
+    with loaded(load_of(path, kv_unified=False, slots=1), ignore) as (_, _prompts, ready):
+        assert ready.notes == []  # one slot has all of it anyway
+    embedding = load_of(path, kv_unified=False, parameters={"enable_embeddings": True})
+    with loaded(embedding, ignore) as (_, _prompts, ready):
+        assert ready.notes == []  # nothing to be gained
 
 
 def test_what_the_file_says_is_told_once_it_is_open(tiny: Path) -> None:

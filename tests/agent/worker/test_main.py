@@ -44,6 +44,7 @@ from tests.agent.worker.frames import Data, WorkerEnd
 from tests.tiny_gguf import write_tiny_gguf
 
 GREEDY = Sampling(temperature=0.0, presence_penalty=0.0)
+SEEDED_GREEDY = Sampling(temperature=0.0, presence_penalty=0.0, seed=1)
 
 
 def start(
@@ -145,7 +146,7 @@ def test_nothing_of_old_streams_follows_a_reset() -> None:
 # --- the process --------------------------------------------------------------------------------
 
 
-def load_command(path: Path, *, slots: int, **parameters: Any) -> Load:
+def load_command(path: Path, *, slots: int, kv_unified: bool = True, **parameters: Any) -> Load:
     return Load(
         agent_label='agent "a"',
         slots=slots,
@@ -156,6 +157,7 @@ def load_command(path: Path, *, slots: int, **parameters: Any) -> Load:
         parameters=msgspec.structs.replace(
             DEFAULT_INFERENCE_PARAMETERS, **{"context_size": 2048} | parameters
         ),
+        kv_unified=kv_unified,
     )
 
 
@@ -178,8 +180,8 @@ class Process:
         os.close(fd)
         self.parent = WorkerEnd(ours)
 
-    def load(self, path: Path, **parameters: Any) -> Ready | LoadFailed:
-        self.parent.send(load_command(path, slots=self.table.slots, **parameters))
+    def load(self, path: Path, **changes: Any) -> Ready | LoadFailed:
+        self.parent.send(load_command(path, slots=self.table.slots, **changes))
         while isinstance(received := self.parent.receive(), Progress | Opened):
             pass
         assert isinstance(received, Ready | LoadFailed)
@@ -211,11 +213,12 @@ def tiny(tmp_path: Path) -> Path:
     return write_tiny_gguf(tmp_path / "tiny.gguf")
 
 
-@pytest.fixture(scope="module")
-def smollm2(smollm2_path: Path) -> Iterator[Process]:
+@pytest.fixture(scope="module", params=[True, False], ids=["unified", "divided"])
+def smollm2(request: pytest.FixtureRequest, smollm2_path: Path) -> Iterator[Process]:
     with Process(4) as process:
-        ready = process.load(smollm2_path, penalty_repeat=1.0)
+        ready = process.load(smollm2_path, penalty_repeat=1.0, kv_unified=request.param)
         assert isinstance(ready, Ready)
+        assert ready.slot_context_size == (2048 if request.param else 512)
         yield process
 
 
@@ -316,6 +319,39 @@ def test_real_model_reuses_the_prefix_of_a_repeated_question(smollm2: Process) -
     assert answers[1].usage.cached_prompt_tokens == answers[1].usage.prompt_tokens - 1
 
 
+def test_real_model_says_the_same_behind_a_beginning_of_another_slot(smollm2: Process) -> None:
+    # Longer than what is worth a copy; the first tokens are no other test's.
+    common = "Here is the story of a cat, a dog and a bird. " * 8
+    alone = []
+    for name in ("cat", "dog"):
+        # With a seed, all of it is computed.
+        smollm2.parent.send(ask(1, f"{common}Who is the {name}?", 12, SEEDED_GREEDY))
+        alone.append(smollm2.parent.answers(1)[1])
+    smollm2.parent.send(
+        *(
+            ask(at, f"{common}Who is the {name}?", 12, GREEDY)
+            for at, name in ((2, "cat"), (3, "dog"))
+        )
+    )
+    together = smollm2.parent.answers(2, 3)
+    assert [together[at].text for at in (2, 3)] == [answer.text for answer in alone]
+    assert [answer.usage.cached_prompt_tokens for answer in alone] == [0, 0]
+    assert all(together[at].usage.cached_prompt_tokens > 90 for at in (2, 3))
+
+
+def test_real_model_repeats_what_it_said_for_a_seed(smollm2: Process) -> None:
+    seeded = Sampling(seed=5, temperature=1.5)
+    said = []
+    for noise in range(3):
+        smollm2.parent.send(ask(1, "Tell me something.", 20, seeded))
+        said.append(smollm2.parent.answers(1)[1].text)
+        smollm2.parent.send(
+            *(ask(at, f"Noise {noise}, {at}. " * 5 * noise, 5, Sampling()) for at in (2, 3))
+        )
+        smollm2.parent.answers(2, 3)
+    assert said[0] == said[1] == said[2]
+
+
 def test_real_model_serves_streams_at_once_and_refuses_one_too_many(smollm2: Process) -> None:
     smollm2.parent.send(
         *(ask(stream_id, "Count to ten.", 8, Sampling()) for stream_id in range(10, 15))
@@ -325,6 +361,25 @@ def test_real_model_serves_streams_at_once_and_refuses_one_too_many(smollm2: Pro
         "SamplerError": 'agent "a": no available sequence slots, all slots are busy'
     }
     assert all(answer.usage.completion_tokens <= 8 for answer in answers.values())
+
+
+def test_real_model_ends_who_fills_its_own_part_and_no_other(smollm2_path: Path) -> None:
+    for_ever = Sampling(temperature=0.0, logit_bias={38634: 100.0})
+    with Process(2) as process:
+        process.load(smollm2_path, context_size=512, penalty_repeat=1.0, kv_unified=False)
+        process.parent.send(ask(1, "one two three four " * 75, 5, GREEDY))
+        error = process.parent.answers(1)[1].error["SamplerError"]
+        assert error.startswith("Request evicted due to KV cache pressure: the prompt has ")
+        assert error.endswith(" tokens or more, the context of a slot 256")
+        process.parent.send(
+            start(2, "one two three four " * 55, 1000, for_ever), start(3, "Say", 200, for_ever)
+        )
+        answers = process.parent.answers(2, 3)
+        process.parent.send(ask(4, "Say hello.", 5, GREEDY))
+        after = process.parent.answers(4)[4]
+    assert answers[2].error == {"SamplerError": "Request evicted due to KV cache pressure"}
+    assert (answers[3].reason, answers[3].usage.completion_tokens) == ("length", 200)
+    assert after.usage.completion_tokens <= 5
 
 
 def test_real_model_with_a_full_context_evicts_the_longest(smollm2_path: Path) -> None:

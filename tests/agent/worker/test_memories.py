@@ -44,15 +44,21 @@ def start(stream_id: int, prompt: str, max_tokens: int) -> StartStream:
     return StartStream(stream_id=stream_id, job=RawPromptJob(request), sampling=GREEDY)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[*((kind, True) for kind in KINDS), ("lfm2", False)],
+    ids=[*KINDS, "lfm2, divided"],
+)
 def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Remembering]:
-    path = write_tiny_memory(tmp_path_factory.mktemp("model") / "tiny.gguf", request.param)
+    kind, kv_unified = request.param
+    path = write_tiny_memory(tmp_path_factory.mktemp("model") / "tiny.gguf", kind)
     with Process(2) as process:
-        ready = process.load(path, context_size=CONTEXT, penalty_repeat=1.0)
+        ready = process.load(path, context_size=CONTEXT, penalty_repeat=1.0, kv_unified=kv_unified)
         assert isinstance(ready, Ready)
-        yield Remembering(request.param, process)
+        assert ready.slot_context_size == CONTEXT
+        yield Remembering(kind, process)
 
 
 def shared(model: Remembering, tokens: int) -> int:
