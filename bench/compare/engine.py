@@ -16,7 +16,7 @@ from bench.compare.engines import (
     start_llama_server,
     start_ours,
 )
-from bench.compare.findings import OURS, Findings, Part
+from bench.compare.findings import OURS, SHARED, Findings, Part
 from bench.compare.processes import BenchFailed, Stage, stage
 from bench.load.report import Report
 from paddler.messages.state import DEFAULT_DESIRED_STATE
@@ -66,7 +66,11 @@ def compare_engines(
     llama_server: str | None = None,
     llama_cpp_python: str | None = None,
 ) -> None:
-    """Tokens a second and time to the first token, by streams and prompts."""
+    """Tokens a second and time to the first token, by streams and prompts.
+
+    Ours twice: with slots that have their shares of the context, as those of llama-server have,
+    and with a context that they share.
+    """
     path = (model or MODEL).resolve()
     if not path.is_file():
         findings.skip(f"engine: {path} is not there; `make model` brings it, --model names another")
@@ -85,12 +89,20 @@ def compare_engines(
     else:
         others[LLAMA_CPP_PYTHON] = lambda on, slots: start_llama_cpp_python(on, python, path)
 
+    findings.note(
+        "engine: ours has `--no-kv-unified`, that is, slots with their shares of the context, as "
+        f"llama-server's have; *{SHARED}* is ours without it"
+    )
+
     def starts(sampling: Sampling) -> dict[str, Start]:
         repeat = sampling["repeat_penalty"]
-        return {
-            OURS: lambda on, slots: start_ours(on, path, slots=slots, penalty_repeat=repeat).url,
-            **others,
-        }
+
+        def ours(*flags: str) -> Start:
+            return lambda on, slots: (
+                start_ours(on, path, slots=slots, agent_flags=flags, penalty_repeat=repeat).url
+            )
+
+        return {OURS: ours("--no-kv-unified"), SHARED: ours(), **others}
 
     _measure_short(findings, "short prompts", starts(SAMPLED), SAMPLED, is_quick=is_quick)
     _measure_long(findings, starts(SAMPLED), SAMPLED, is_quick=is_quick)

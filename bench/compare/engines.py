@@ -33,6 +33,7 @@ def start_ours(
     agents: int = 1,
     context: int = CONTEXT,
     flags: Sequence[str] = (),
+    agent_flags: Sequence[str] = (),
     penalty_repeat: float = DEFAULT_DESIRED_STATE.inference_parameters.penalty_repeat,
 ) -> Served:
     """A balancer, and agents that have loaded ``model``.
@@ -71,6 +72,7 @@ def start_ours(
             "agent",
             *("--management-addr", f"127.0.0.1:{management}"),
             *("--slots", str(slots), "--name", f"bench-{number}"),
+            *agent_flags,
         )
         for number in range(agents)
     ]

@@ -11,7 +11,11 @@ Part = tuple[str, float]
 
 OURS: Final = "paddler"
 DIRECT: Final = "no proxy"
-"""The same work with nothing between: shown beside the others, not one of them."""
+"""The same work with nothing between."""
+SHARED: Final = "context shared"
+"""Ours, in the layout that it has unless told otherwise and others do not have."""
+BESIDE: Final = (DIRECT, SHARED)
+"""Shown beside the others, and none of them."""
 DOUBTFUL: Final = (
     "* the load generator itself was late by 10 ms or more at times (p99), or used more than 90 % "
     "of its core: the machine was too busy, and short times are not ours alone"
@@ -47,7 +51,7 @@ class Row(msgspec.Struct, kw_only=True):
         others = {
             name: statistics.median(runs)
             for name, runs in self.values.items()
-            if name not in (OURS, DIRECT) and runs
+            if name not in (OURS, *BESIDE) and runs
         }
         if not ours or not others:
             return None
