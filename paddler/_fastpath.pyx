@@ -1248,27 +1248,24 @@ cdef class Relay:
             PyBuffer_Release(&view)
         return events
 
-    cdef Py_ssize_t take_frames(
+    cdef Py_ssize_t take_message(
         self, uint8_t* data, Py_ssize_t size, double now, uint64_t max_payload_bytes, list events
     ) except -1:
-        """Pass on the data messages that ``data`` begins with, still framed; their bytes.
+        """Pass on the data message that ``data`` begins with, still framed; its bytes, or 0.
 
-        ``data`` is what a client sent, and is unmasked in place. Ends before anything but a
-        binary message that is one whole frame, and behind a message that leaves ``events``.
+        ``data`` is what a client sent, and is unmasked in place. 0: it begins with anything but
+        a binary message that is one whole frame.
         """
         cdef FrameHeader header
-        cdef Py_ssize_t at = 0
         cdef uint8_t* message
-        while not events:
-            if not is_whole_message(
-                data + at, size - at, True, max_payload_bytes, &header
-            ) or header.opcode != BINARY:
-                break
-            message = data + at + header.header_bytes
-            mask_bytes(message, message, header.payload_bytes, header.mask_key, 0)
-            at += header.header_bytes + <Py_ssize_t> header.payload_bytes
-            self.pass_on(message, header.payload_bytes, now, events)
-        return at
+        if not is_whole_message(
+            data, size, True, max_payload_bytes, &header
+        ) or header.opcode != BINARY:
+            return 0
+        message = data + header.header_bytes
+        mask_bytes(message, message, header.payload_bytes, header.mask_key, 0)
+        self.pass_on(message, header.payload_bytes, now, events)
+        return header.header_bytes + <Py_ssize_t> header.payload_bytes
 
     cdef int pass_on(
         self, const uint8_t* frame, Py_ssize_t size, double now, list events
@@ -1353,7 +1350,7 @@ cdef class FrameReader:
         return 0 if self.relay is None else self.relay.heard_at
 
     def relay_to(self, Relay relay not None, uint64_t max_payload_bytes, on_events) -> None:
-        """From the next read on, let ``relay`` have the data messages.
+        """Let ``relay`` have the data messages of the reads that follow.
 
         ``on_events`` takes what :meth:`Relay.feed` leaves, before anything behind it is looked
         at. A payload of more than ``max_payload_bytes`` is no data message.
@@ -1363,7 +1360,7 @@ cdef class FrameReader:
         self.on_events = on_events
 
     def end_relaying(self) -> None:
-        """From here on, no message is for a relay."""
+        """Let the relay have no further message, be it of the same read."""
         self.relay = None
         self.on_events = None
 
@@ -1391,17 +1388,23 @@ cdef class FrameReader:
         cdef Py_buffer view
         cdef double now = self.clock()
         cdef Py_ssize_t used = 0
+        cdef Py_ssize_t taken
+        cdef Relay relay = self.relay
         cdef list events = []
         PyObject_GetBuffer(self.buffer, &view, PyBUF_WRITABLE)
         try:
-            while self.relay is not None:  # whoever takes events may end it
-                used += self.relay.take_frames(
+            while relay is not None:
+                on_events = self.on_events  # a write may end relaying, and leave an event
+                taken = relay.take_message(
                     <uint8_t*> view.buf + used, size - used, now, self.max_payload_bytes, events
                 )
-                if not events:
+                if taken == 0:
                     break
-                self.on_events(events)
-                events = []
+                used += taken
+                if events:
+                    on_events(events)
+                    events = []
+                relay = self.relay
         finally:
             PyBuffer_Release(&view)
         return used

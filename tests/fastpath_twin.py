@@ -470,15 +470,17 @@ class FrameReader:
             raise ValueError("nbytes")
         rest = self._buffer[:nbytes]
         is_relayed = self.begins_frame and self._relay is not None
+        now = self._clock() if is_relayed else 0.0
         try:
             while (
                 is_relayed
-                and self._relay is not None
+                and (relay := self._relay) is not None
                 and (message := self._next_message(rest)) is not None
             ):
+                on_events = self._on_events
                 start, end = message
-                if events := self._relay.feed(rest[start:end], self._clock()):
-                    self._on_events(events)
+                if events := relay.feed(rest[start:end], now):
+                    on_events(events)
                 rest = rest[end:]
         except Exception as error:
             self.end_relaying()

@@ -536,6 +536,29 @@ def test_relaying_can_end_within_a_read(impl: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+def test_relaying_can_end_within_a_write(impl: ModuleType) -> None:
+    written: list[bytes] = []
+
+    def write(body: bytes) -> None:
+        written.append(body)
+        reader.end_relaying()
+
+    reader = reader_of(impl, relay_of(impl, sink_of(impl, write)))
+    reader.read(framed(token(b"a"), token(b"b")))
+    assert (written, reader.rest, reader.failures) == ([b"<a>"], [framed(token(b"b"))], [])
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_what_a_message_leaves_is_told_even_if_relaying_ends_with_it(impl: ModuleType) -> None:
+    relay = relay_of(impl, sink_of(impl, lambda _: reader.end_relaying()))
+    reader = reader_of(impl, relay)
+    message = token(b"a") + token(b"{}", kind=FrameKind.RESULT)
+    reader.read(framed(message, token(b"b")))
+    assert reader.events == [[(1, 8, 0, b"{}")]]
+    assert (reader.rest, reader.failures) == ([framed(token(b"b"))], [])
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 def test_impossible_read_is_refused(impl: ModuleType) -> None:
     reader = reader_of(impl, relay_of(impl))
     for nbytes in (-1, 4097):

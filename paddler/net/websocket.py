@@ -87,7 +87,7 @@ class WebSocketConnection(FrameReader, asyncio.BufferedProtocol):
 
     Everything here is synchronous. Sending after the end does nothing: the end may come at
     any time, and ``on_closed`` tells of it. Where thousands of small messages come to a server,
-    its handler may ``relay_to`` one that has them in its place, until the socket closes.
+    its handler may have them passed on by a relay (``relay_to``), until the socket closes.
     """
 
     __slots__ = (
@@ -180,6 +180,7 @@ class WebSocketConnection(FrameReader, asyncio.BufferedProtocol):
     def abort(self, reason: str = "aborted") -> None:
         """Cut the connection; ``on_closed`` is told ``reason``, soon but not from within."""
         self._lost_reason = reason
+        self.end_relaying()
         self._transport.abort()
 
     # --- for the listener ---
@@ -203,6 +204,7 @@ class WebSocketConnection(FrameReader, asyncio.BufferedProtocol):
             self._handler = self._open_handler(self)
         except Exception:
             self._stage = _Stage.ENDED  # there is nobody to tell
+            self.end_relaying()
             transport.abort()
             raise
         if self._stage is _Stage.OPEN:
@@ -254,7 +256,7 @@ class WebSocketConnection(FrameReader, asyncio.BufferedProtocol):
     # --- inside ---
 
     def _feed(self, data: memoryview) -> None:
-        if self._stage is _Stage.ENDED:
+        if self._stage is _Stage.ENDED or self._transport.is_closing():  # aborted by its owner
             return
         try:
             events = self._ws.feed(data)
@@ -263,7 +265,7 @@ class WebSocketConnection(FrameReader, asyncio.BufferedProtocol):
                 self._unheard_bytes = 0
                 self._heartbeat.on_heard(self._loop.time())
             for event in events:
-                if self._transport.is_closing():  # aborted by its owner
+                if self._transport.is_closing():  # aborted within an event
                     return
                 self._on_event(event)
         except Exception as error:

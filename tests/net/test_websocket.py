@@ -301,6 +301,25 @@ def test_nothing_is_relayed_once_we_close(run: Run) -> None:
     run(check())
 
 
+def test_nothing_is_relayed_once_we_abort(run: Run) -> None:
+    class Aborting(Relaying):
+        def on_events(self, events: list[tuple[int, int, int, bytes]]) -> None:
+            super().on_events(events)
+            self.connection.abort("enough")
+
+    async def check() -> None:
+        async with raw_client(Socket(Aborting)) as (server, client):
+            last = encode_data_frame(1, FrameKind.RESULT, b"last")
+            offence = encode_frame(2, b"not masked")
+            client.send(token(b"a") + encode_frame(2, last, KEY) + token(b"b") + offence)
+            assert await server.closed == (None, "enough")
+            assert await server.messages.get() == ("token", b"a")
+            assert await server.messages.get() == ("event", b"last")
+            assert server.messages.empty()
+
+    run(check())
+
+
 def test_a_message_that_no_relay_understands_closes_the_connection(run: Run) -> None:
     async def check() -> None:
         async with raw_client(Socket(Relaying)) as (server, client):
