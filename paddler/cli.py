@@ -407,7 +407,7 @@ def add_up(roles: "Roles[Parser]") -> None:
     role.add_argument(
         "--question",
         metavar="TEXT",
-        default="What is the capital of France?",
+        default="Say hello in one sentence.",
         help="what to ask the model first (default: %(default)s)",
     )
     role.set_defaults(run=run_up)
