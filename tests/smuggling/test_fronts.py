@@ -5,7 +5,7 @@ proxy did not see has none, or another's.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from tests.smuggling.sending import Answers, ask_all
 
 # Who waits this long for a proxy has sent it the beginning of something that it still waits for.
 QUIET_S = 0.7
+PATIENT_QUIET_S = 7.0
 
 NUMBER = re.compile(r"/(\d{4})")
 
@@ -45,20 +46,35 @@ def front(
 
 
 def test_proxy_and_listener_see_the_same_requests(front: int, origin: Origin) -> None:
+    late = check_cases(front, origin, CASES, quiet_s=QUIET_S)
+    if late:  # the machine was busy just then
+        assert len(late) < len(CASES) / 10
+        assert not check_cases(front, origin, late, quiet_s=PATIENT_QUIET_S)
+    check_good(front)
+
+
+def check_cases(front: int, origin: Origin, cases: Sequence[Case], *, quiet_s: float) -> list[Case]:
+    """Send all cases and check them; those whose client left before it was told all come back."""
+    late = []
     before = len(origin.seen)
-    answers = ask_all(front, CASES, quiet_s=QUIET_S)
+    answers = ask_all(front, cases, quiet_s=quiet_s)
     seen = origin.seen[before:]
-    assert len(seen) > len(CASES) / 10  # what both refuse tells nothing
+    assert len(seen) > len(cases) / 10  # what both refuse tells nothing
     assert all(len(one.fronts) == 1 for one in seen), "a request that the proxy did not see"
     numbers = [one.fronts[0] for one in seen]
     assert len(set(numbers)) == len(numbers), "two requests where the proxy saw one"
-    for number, (case, answer) in enumerate(zip(CASES, answers, strict=True)):
+    for number, (case, answer) in enumerate(zip(cases, answers, strict=True)):
         check_case(case, answer, f"{number:04}")
         reached = [one for one in seen if f"/{number:04}" in one.path]
-        if answer.is_http1:
-            assert reached == [one for one in answer.told if one in reached], case.name
-            assert all(one in seen for one in answer.told), case.name
-    check_good(front)
+        if not answer.is_http1:
+            continue
+        assert all(one in seen for one in answer.told), case.name
+        told = [one for one in answer.told if one in reached]
+        if told != reached and not answer.is_ended and told == reached[: len(told)]:
+            late.append(case)
+        else:
+            assert told == reached, case.name
+    return late
 
 
 def check_case(case: Case, answer: Answers, number: str) -> None:
