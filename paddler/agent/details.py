@@ -76,6 +76,7 @@ class DetailsReporter:
     def details(self) -> AgentDetails:
         """All of it, as it is now."""
         now, ready, model = self._activity.now, self._ready, self._loaded_model()
+        serving = ready if model is not None else None
         wanted, is_applied = self._states()
         state = fingerprint(wanted) if wanted is not None else None
         return AgentDetails(
@@ -93,7 +94,8 @@ class DetailsReporter:
             wanted_state=state,
             applied_state=state if is_applied else None,
             loaded_model=model,
-            context_size=ready.context_size if ready is not None and model is not None else None,
+            context_size=serving.context_size if serving is not None else None,
+            slot_context_size=serving.slot_context_size if serving is not None else None,
             notes=tuple(ready.notes) if ready is not None else (),
             worker_restarts=self._restarts,
             reconnects=max(0, self._welcomes - 1),

@@ -122,6 +122,8 @@ class AgentDetails(Struct, frozen=True, kw_only=True):
     """That one, as soon as it runs."""
     loaded_model: str | None = None
     context_size: int | None = None
+    slot_context_size: int | None = None
+    """What one request can have of it at most."""
     notes: tuple[str, ...] = ()
     """Warnings of the last load."""
     worker_restarts: int = 0

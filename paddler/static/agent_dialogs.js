@@ -15,6 +15,7 @@ const TEMPLATE_KEY = "tokenizer.chat_template";
 /**
  * @typedef {import("./panel.js").Context} Context
  * @typedef {import("./live.js").LiveState} LiveState
+ * @typedef {import("./wire.js").AgentDetails} AgentDetails
  */
 
 // --- details -----------------------------------------------------------------------------------
@@ -61,7 +62,7 @@ export function openDetails(context, agentId) {
     show("Tokens per second", formatNumber(state.rates.get(agentId) ?? 0));
     show("Model", modelName(agent, facts, state.desired));
     show("File", agent.model_path ?? "none");
-    show("Context", details?.context_size ? formatCount(details.context_size, "token") : "none");
+    show("Context", details ? contextWords(details) : "none");
     show("Runs what is wanted", runsWhatIsWanted(state, agentId));
     if (agent.download_filename !== null) show("Download", `${agent.download_filename}: ${downloadWords(agent, facts)}`);
     else if (values.has("Download")) show("Download", "done");
@@ -77,6 +78,12 @@ export function openDetails(context, agentId) {
   const dialog = openDialog({ title: "Agent", content, onClose: () => unsubscribe() });
   const unsubscribe = context.live.subscribe(update);
   update(context.live.state);
+}
+
+/** @param {AgentDetails} details */
+function contextWords({ context_size: all, slot_context_size: most }) {
+  if (!all) return "none";
+  return most && most < all ? `${formatCount(all, "token")}, ${formatNumber(most)} for each slot` : formatCount(all, "token");
 }
 
 /** @param {LiveState} state @param {string} agentId */

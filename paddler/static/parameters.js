@@ -331,9 +331,9 @@ export function hintsFor(values, metadata) {
   if (trained > 0 && values.context_size > trained) {
     hints.context_size =
       `The model was trained with ${trained} tokens for one conversation. More ` +
-      "makes sense for several slots, which share them.";
+      "makes sense for several slots, which have them together.";
   } else if (trained > 0 && values.context_size === 0) {
-    hints.context_size = `The model's own: ${trained} tokens.`;
+    hints.context_size = `The model's own: ${trained} tokens, for all slots together.`;
   }
   const cache = kvCacheBytes(values, metadata);
   if (cache !== null) {

@@ -58,6 +58,7 @@ def test_the_first_report_tells_what_is_known() -> None:
         assert first.memory_bytes > 1_000_000
         assert first.started_at > 1_700_000_000
         assert (first.devices, first.context_size, first.worker_restarts) == ((), None, 0)
+        assert first.slot_context_size is None
 
     played(test)
 
@@ -71,7 +72,8 @@ def test_what_changes_is_told_soon() -> None:
         told = await stage.report()
         assert told.phase == "serving"
         assert told.loaded_model == "/m.gguf"
-        assert (told.devices, told.notes, told.context_size) == (("CPU: x",), ("slow",), 512)
+        assert (told.devices, told.notes) == (("CPU: x",), ("slow",))
+        assert (told.context_size, told.slot_context_size) == (512, 256)
         stage.reporter.on_worker_gone()
         assert (await stage.report()).worker_restarts == 1
 

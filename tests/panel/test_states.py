@@ -85,6 +85,17 @@ def test_a_lost_balancer_is_found_again_by_itself(page: Page, staged: StagedFlee
     expect_lost_connections(page)
 
 
+def test_what_a_slot_has_of_a_divided_context_is_shown(page: Page, staged: StagedFleet) -> None:
+    agent = staged.join("id-1", "gpu-1")
+    page.open("/")
+    for most, shown in ((None, "8,192 tokens"), (8192, "8,192 tokens"), (2048, "2,048 for each")):
+        staged.do(agent.describe, slot_context_size=most)
+        page.click(row("id-1", "name"))
+        page.find("dialog[open] dd", shown)
+        page.press(Keys.ESCAPE)
+        page.wait_gone("dialog[open]")
+
+
 def test_a_page_of_another_version_offers_the_new_one(
     page: Page, staged: StagedFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

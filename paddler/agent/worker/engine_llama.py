@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 MAX_UBATCH: Final = 512
 
 # llama.cpp rounds contexts up to this, but only after it has bounded the batch by what was asked.
-_CONTEXT_STEP: Final = 256
+CONTEXT_STEP: Final = 256
 
 _KV_TYPES: Final = {
     "F32": llama_cpp.GGML_TYPE_F32,
@@ -358,7 +358,7 @@ class LlamaEngine:
             params.kv_unified = False
             # llama.cpp rounds each part up, but only after it has bounded the batch by the whole.
             context_size = parameters.context_size or model.trained_context_size
-            params.n_ctx = _rounded_up(context_size, _CONTEXT_STEP * slots)
+            params.n_ctx = _rounded_up(context_size, CONTEXT_STEP * slots)
         if projector is not None and not projector.is_causal:
             params.n_ubatch = params.n_batch  # llama.cpp aborts where an image needs more
         self._context = llama_cpp.llama_init_from_model(model.handle, params)
@@ -725,7 +725,7 @@ def _n_batch(parameters: InferenceParameters, sequences: int) -> int:
 def _context_params(parameters: InferenceParameters, *, sequences: int, threads: int) -> Any:
     params = llama_cpp.llama_context_default_params()
     # 0: what the model was trained with.
-    params.n_ctx = _rounded_up(parameters.context_size, _CONTEXT_STEP)
+    params.n_ctx = _rounded_up(parameters.context_size, CONTEXT_STEP)
     params.n_batch = _n_batch(parameters, sequences)
     params.n_ubatch = min(params.n_batch, MAX_UBATCH)
     params.n_seq_max = sequences

@@ -10,7 +10,7 @@ from llama_cpp import llama_cpp
 
 from paddler.agent.worker.bounded import BoundedProcess
 from paddler.agent.worker.chat_template import TemplateCompileError
-from paddler.agent.worker.engine_llama import LlamaEngine, Model, device_names
+from paddler.agent.worker.engine_llama import CONTEXT_STEP, LlamaEngine, Model, device_names
 from paddler.agent.worker.engine_log import EngineError
 from paddler.agent.worker.markers import probe
 from paddler.agent.worker.prompts import PromptMaker, Writing
@@ -93,6 +93,12 @@ def loaded(load: Load, report: Callable[[Progress | Opened], None]) -> Iterator[
         is_for_text = not load.parameters.enable_embeddings
         if is_for_text and engine.kv_unified and not load.kv_unified and load.slots > 1:
             notes.append(_UNDIVIDED)
+        asked = load.parameters.context_size
+        if not engine.kv_unified and asked and engine.context_size >= asked + CONTEXT_STEP:
+            notes.append(
+                f"context_size is {asked}, but the context has {engine.context_size} tokens: with "
+                f"--no-kv-unified each of the {load.slots} slots has a multiple of {CONTEXT_STEP}"
+            )
         with engine:
             if engine.has_memory:
                 report(Progress("warming", 0.0))

@@ -15,9 +15,11 @@ from typing import Final, NamedTuple
 
 # What a slot holds beyond the shared part is another conversation if it is as long as this,
 # and worth an empty slot; a shorter rest is the end of the same one. So many tokens more are
-# also worth a copy in cells of its own: of what is swapped out, or of another slot's.
+# also worth a copy of what is swapped out.
 KEPT_TOKENS: Final = 64
 
+# Of a slot all cells are copied. So many take as long as decoding a token of a prompt, or less.
+CELLS_FOR_A_TOKEN: Final = 100
 
 NOTHING: Final[Mapping[int, Sequence[int]]] = {}
 
@@ -37,7 +39,14 @@ class Taken(NamedTuple):
 class PrefixCache:
     """Tokens held by the free slots; a slot in use is its request's own business."""
 
-    __slots__ = ("_free", "_keeps_parts", "_most_swapped", "_shares_cells", "_swapped")
+    __slots__ = (
+        "_free",
+        "_keeps_parts",
+        "_least_copied",
+        "_most_swapped",
+        "_shares_cells",
+        "_swapped",
+    )
 
     def __init__(
         self,
@@ -45,16 +54,19 @@ class PrefixCache:
         *,
         keeps_parts: bool = True,
         shares_cells: bool = True,
+        least_copied: int = KEPT_TOKENS,
         most_swapped: int = 0,
     ) -> None:
         """``keeps_parts``: whether cells can be dropped from a slot's end, and shared.
 
         Recurrent models cannot: a prompt can use all that a slot holds, or nothing.
-        ``shares_cells``: whether it costs nothing that slots have cells in common.
+        ``shares_cells``: whether it costs nothing that slots have cells in common; else
+        ``least_copied`` tokens are worth a copy, if there are not many behind them.
         ``most_swapped``: how many tokens all slots together may have swapped out.
         """
         self._keeps_parts = keeps_parts
         self._shares_cells = shares_cells
+        self._least_copied = least_copied
         self._most_swapped = most_swapped
         self._swapped: set[int] = set()
         # Ordered: the slot that has been free longest comes first.
@@ -77,7 +89,7 @@ class PrefixCache:
         ``running``: what slots in use hold, by slot. The prompt takes over the free slot that
         holds the prefix, unless an empty one lets that keep much more than the prefix. If a
         slot in use has a longer one, any free slot will do: an empty one first, then the one
-        unused for longest. What would be copied has to be ``KEPT_TOKENS`` long. The last prompt
+        unused for longest. What would have to be copied has to be worth it. The last prompt
         token is never shared: it is decoded again, for its logits. ``afresh``: nothing is
         shared, so that what is decoded does not depend on what was before.
         """
@@ -85,6 +97,10 @@ class PrefixCache:
         spare = min((slot for slot, held in self._free.items() if not held), default=None)
         unused = next(iter(self._free)) if spare is None else spare
         source, shared = (unused, 0) if afresh else self.find(prompt, running=running)
+        if source not in self._free:
+            kept = self.find(prompt)
+            if not self._is_worth_copying(shared - kept[1], running[source]):
+                source, shared = kept
         if not shared:
             slot = source = unused
         elif source not in self._free:
@@ -93,7 +109,11 @@ class PrefixCache:
             slot = source
         else:
             slot = spare if self._keeps_parts else source
-        if slot != source and not self._shares_cells and shared < KEPT_TOKENS:
+        if (
+            slot != source
+            and source in self._free
+            and not self._is_worth_copying(shared, self._free[source])
+        ):
             source, shared = slot, 0
         is_swapped = shared > 0 and source in self._swapped
         del self._free[slot]
@@ -117,6 +137,12 @@ class PrefixCache:
 
         slot = max(lengths, key=worth)  # the first of equals
         return slot, lengths[slot]
+
+    def _is_worth_copying(self, gained: int, held: Sequence[int]) -> bool:
+        """Whether so many tokens less to decode are worth a copy of what a slot holds."""
+        if self._shares_cells:
+            return True  # there will be none
+        return gained >= max(self._least_copied, len(held) // CELLS_FOR_A_TOKEN)
 
     def _usable(self, held: Sequence[int], prompt: Sequence[int]) -> int:
         shared = common_prefix(held, prompt, limit=len(prompt) - 1)

@@ -69,6 +69,10 @@ EVICTED: Final = "Request evicted due to KV cache pressure"
 # One failed batch may be its requests' fault; this many in a row are the engine's.
 MAX_FAILED_STEPS: Final = 3
 
+# Tokens of a prompt that are worth a copy of cells: on a CPU these take dozens of milliseconds. A
+# GPU decodes some more with the same ease, and its cells come and go by way of the host.
+LEAST_COPIED_ON_CPU: Final = 16
+
 # A stream that runs alone is not slowed by fewer cells of others than these.
 LEAST_SWAPPED: Final = 256
 
@@ -114,6 +118,7 @@ class Streams:
             table.slots,
             keeps_parts=engine.keeps_parts,
             shares_cells=engine.kv_unified,
+            least_copied=LEAST_COPIED_ON_CPU if engine.runs_on_cpu else KEPT_TOKENS,
             most_swapped=engine.context_size,
         )
         self._pace = PrefillPace(
@@ -197,6 +202,11 @@ class Streams:
         """Whether a stream that runs alone is slower for the cells of idle slots."""
         return self._engine.runs_on_cpu and self._engine.kv_unified
 
+    @property
+    def _room_name(self) -> str:
+        """What a stream can have of the engine at most, for people."""
+        return "the context" if self._engine.kv_unified else "the context of a slot"
+
     # --- one stream --------------------------------------------------------------------------
 
     def _find(self, stream_id: int) -> Stream | None:
@@ -277,8 +287,7 @@ class Streams:
         if not count:
             text = f"{self._agent_label}: failed to tokenize prompt: it is empty"
         elif count > room:
-            whose = "the context" if self._engine.kv_unified else "the context of a slot"
-            text = f"{EVICTED}: the prompt has {count} tokens or more, {whose} {room}"
+            text = f"{EVICTED}: the prompt has {count} tokens or more, {self._room_name} {room}"
         elif prompt.tokens[-1] == NO_TOKEN:
             text = f"{self._agent_label}: the prompt ends with an image; some text must follow it"
         else:
@@ -430,7 +439,16 @@ class Streams:
 
     def _evict(self, stream: Stream) -> None:
         """End a stream for which the context has no room."""
-        if not (stream.context_is_limit and stream.answer.tokens):
+        is_limit = stream.context_is_limit and stream.answer.tokens > 0
+        _log.log(
+            logging.INFO if is_limit else logging.WARNING,
+            "stream %d is evicted with %d tokens: %s of %d is full",
+            stream.stream_id,
+            stream.sequence.decoded,
+            self._room_name,
+            self._engine.slot_context_size,
+        )
+        if not is_limit:
             self._fail(stream, EVICTED)
             return
         self._drop_cells(stream)
@@ -572,14 +590,7 @@ class Streams:
             sizes = {slot: sizes[slot] + more for slot, more in wanted.items()}
         elif self._swap_out() or self._forget_oldest():
             return
-        longest = self._running[max(sizes, key=lambda slot: (sizes[slot], slot))]
-        _log.warning(
-            "stream %d is evicted: the context of %d tokens is full and its %d are the most",
-            longest.stream_id,
-            self._engine.slot_context_size,
-            longest.sequence.decoded,
-        )
-        self._evict(longest)
+        self._evict(self._running[max(sizes, key=lambda slot: (sizes[slot], slot))])
 
     def _fail_batch(self, streams: list[Stream], outcome: DecodeOutcome) -> None:
         self._failed_steps += 1

@@ -76,9 +76,24 @@ def test_ready_tells_what_is_loaded(tiny: Path) -> None:
 
 
 def test_slots_get_parts_of_the_context_if_they_are_to(tiny: Path) -> None:
-    with loaded(load_of(tiny, kv_unified=False), ignore) as (engine, _, ready):
+    asked = {"context_size": 512}
+    with loaded(load_of(tiny, kv_unified=False, parameters=asked), ignore) as (engine, _, ready):
         assert not engine.kv_unified
         assert (ready.context_size, ready.slot_context_size, ready.notes) == (512, 256, [])
+
+
+def test_a_context_that_is_larger_for_its_parts_is_told(tiny: Path) -> None:
+    asked = {"context_size": 513}
+    with loaded(load_of(tiny, kv_unified=False, parameters=asked), ignore) as (_, _prompts, ready):
+        assert (ready.context_size, ready.slot_context_size) == (1024, 512)
+        (note,) = ready.notes
+        assert note == (
+            "context_size is 513, but the context has 1024 tokens: with --no-kv-unified each of "
+            "the 2 slots has a multiple of 256"
+        )
+    small = load_of(tiny, kv_unified=False, slots=1, parameters={"context_size": 100})
+    with loaded(small, ignore) as (_, _prompts, ready):
+        assert (ready.context_size, ready.notes) == (256, [])  # any context is rounded up as far
 
 
 def test_a_model_that_is_not_divided_says_so(tmp_path: Path) -> None:

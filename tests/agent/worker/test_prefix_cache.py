@@ -62,21 +62,37 @@ def test_of_slots_that_hold_nothing_the_first_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "taken"), [(64, Taken(1, 64, 0)), (63, Taken(1, 0, 1))], ids=str
+    ("holds", "length", "taken"),
+    [
+        (200, 16, Taken(1, 16, 0)),
+        (200, 15, Taken(1, 0, 1)),
+        (3000, 30, Taken(1, 30, 0)),
+        (3000, 29, Taken(1, 0, 1)),  # all of it would be copied for those
+    ],
+    ids=str,
 )
-def test_what_slots_cannot_have_in_common_is_copied_if_it_is_long(
-    length: int, taken: Taken
+def test_what_slots_cannot_have_in_common_is_copied_if_that_is_worth_it(
+    holds: int, length: int, taken: Taken
 ) -> None:
-    held = [*range(200)]
-    prompt = [*held[:length], 1000]
-    free = PrefixCache(2, shares_cells=False)
+    held = [*range(holds)]
+    prompt = [*held[:length], -1]
+    free = PrefixCache(2, shares_cells=False, least_copied=16)
     free.take([0])
     free.give_back(0, held)
     assert free.take(prompt) == taken
-    in_use = PrefixCache(2, shares_cells=False)
+    in_use = PrefixCache(2, shares_cells=False, least_copied=16)
     in_use.take([0])
     assert in_use.take(prompt, running={0: held}) == taken
-    assert free.take([*held, 1000]) == Taken(0, 200, 0)  # its own are no copy
+    assert free.take([*held, -1]) == Taken(0, holds, 0)  # its own are no copy
+
+
+def test_what_a_free_slot_holds_is_taken_where_a_copy_of_another_gains_little() -> None:
+    held = [*range(200)]
+    for more, taken in ((15, Taken(0, 100, 0)), (16, Taken(0, 116, 1))):
+        cache = PrefixCache(2, shares_cells=False, least_copied=16)
+        assert [cache.take([0]).slot, cache.take([0]).slot] == [0, 1]
+        cache.give_back(0, held[:100])
+        assert cache.take([*held[: 100 + more], 1000], running={1: held}) == taken
 
 
 LONG = [*range(100, 200)]

@@ -11,7 +11,7 @@ from paddler.agent.worker.images import RgbImage
 from paddler.agent.worker.markers import ModelFormat
 from paddler.agent.worker.prompts import Prompt, PromptMaker
 from paddler.agent.worker.sections import Markers
-from paddler.agent.worker.streams import EngineBroken, Streams
+from paddler.agent.worker.streams import LEAST_COPIED_ON_CPU, EngineBroken, Streams
 from paddler.errors import RemoteProtocolError
 from paddler.messages import chat
 from paddler.messages.inference import (
@@ -401,7 +401,10 @@ def test_who_fills_its_slot_ends_and_no_other(
     assert answer.text == "x" * 60
     assert answer.error == {"SamplerError": EVICTED} if not is_limit else answer.reason == "length"
     assert harness.engine.cells[0] == 0
-    assert not caplog.records  # nobody is warned of what was to be expected
+    told = [record.getMessage() for record in caplog.records]
+    # Nobody is warned of what was to be expected.
+    full = "stream 1 is evicted with 60 tokens: the context of a slot of 60 is full"
+    assert told == ([] if is_limit else [full])
 
 
 @divided(slots=4, context_size=240, answers={"a": b"x" * 50, "1" * 40 + "c": b"z"})
@@ -438,7 +441,7 @@ def test_a_beginning_is_copied_from_a_running_slot_if_it_is_long(harness: Harnes
         pass
     harness.start(2, LONG + "b", max_tokens=5)
     harness.step()
-    harness.start(3, LONG[:40] + "c", max_tokens=5)
+    harness.start(3, LONG[: LEAST_COPIED_ON_CPU - 1] + "c", max_tokens=5)
     harness.finish()
     cached = [harness.answer(one).usage.cached_prompt_tokens for one in (1, 2, 3)]
     assert cached == [0, len(LONG), 0]
@@ -476,7 +479,7 @@ def test_an_image_counts_by_its_cells(harness: Harness, caplog: pytest.LogCaptur
     # Beside 20 cells of images, which take 4 positions, and the prompt's letter.
     assert harness.answer(1).text == "x" * 40
     assert harness.answer(1).error == {"SamplerError": EVICTED}
-    assert not caplog.records
+    assert [record.args[1] for record in caplog.records] == [60]
 
 
 LONG = "so long a story that others are better without it. " * 6  # 306 tokens

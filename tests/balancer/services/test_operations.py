@@ -130,8 +130,8 @@ def test_details_are_shown_once_the_agent_has_told_them() -> None:
         assert set(details) == {
             *("host", "started_at", "engine", "devices", "threads", "cores", "memory_bytes"),
             *("phase", "load_fraction", "bytes_per_s", "seconds_left", "wanted_state"),
-            *("applied_state", "loaded_model", "context_size", "notes", "worker_restarts"),
-            "reconnects",
+            *("applied_state", "loaded_model", "context_size", "slot_context_size", "notes"),
+            *("worker_restarts", "reconnects"),
         }
 
     on_balancer(test)
