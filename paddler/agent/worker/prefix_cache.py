@@ -152,6 +152,20 @@ class PrefixCache:
         """The slot is free again and its cells hold ``held``."""
         self._free[slot] = held
 
+    @property
+    def free_slots(self) -> list[int]:
+        """The slots that are not in use."""
+        return list(self._free)
+
+    def held(self, slot: int) -> list[int]:
+        """What a free slot holds."""
+        return self._free[slot]
+
+    def trade(self, slot: int, free: int, *, is_moved: bool) -> None:
+        """Have ``free`` in use in the place of ``slot``, which holds what that did, if it moved."""
+        held = {slot if one == free else one: held for one, held in self._free.items()}
+        self._free = held if is_moved else held | {slot: []}
+
     def forget_oldest(self) -> int | None:
         """Forget the free slot unused for longest; its cells are the caller's to drop.
 

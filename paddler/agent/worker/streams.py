@@ -45,6 +45,7 @@ from paddler.agent.worker.gathering import to_gather
 from paddler.agent.worker.outbox import Outbox
 from paddler.agent.worker.prefix_cache import KEPT_TOKENS, PrefixCache, Taken
 from paddler.agent.worker.prompts import Prompt, PromptMaker
+from paddler.agent.worker.slot_places import best_place
 from paddler.agent.worker.stream import Stream, lead_for
 from paddler.errors import PaddlerError, RemoteProtocolError
 from paddler.messages.inference import GeneratedTokenResult, OversizedImage, TokenUsage
@@ -302,6 +303,8 @@ class Streams:
         if is_seeded and self._engine.kv_unified and not self._running:
             self._empty_cache()
         taken = self._cache.take(tokenized.tokens, running=self._held(), afresh=is_seeded)
+        if not self._engine.kv_unified:
+            taken = self._bring_beside_others(taken)
         slot = taken.slot
         shared = taken.shared if self._hold(taken) else 0
         try:
@@ -337,6 +340,26 @@ class Streams:
     def _held(self) -> dict[int, list[int]]:
         """What slots in use hold for others."""
         return {slot: stream.sequence.reusable for slot, stream in self._running.items()}
+
+    def _bring_beside_others(self, taken: Taken) -> Taken:
+        """Have a prompt in the slot where it is decoded at once with others.
+
+        What that slot held goes to the one that the prompt does not need then.
+        """
+        slot, shared, source, _ = taken
+        place = best_place(slot, self._cache.free_slots, self._running)
+        if place == slot:
+            return taken
+        is_own = source == slot
+        if is_own and shared and not self._engine.swap_out(slot):
+            return taken
+        held = self._cache.held(place)
+        is_moved = self._engine.share(place, slot, len(held))
+        self._cache.trade(slot, place, is_moved=is_moved)
+        if is_own and shared:
+            shared = shared if self._engine.swap_in(slot, place) else 0
+            self._engine.drop_swapped(slot)
+        return Taken(place, shared, place if is_own else source)
 
     def _hold(self, taken: Taken) -> bool:
         """Have a slot hold what it can use of another, or of itself."""

@@ -458,6 +458,35 @@ def test_prompts_that_come_at_once_wait_for_their_beginning_and_copy_it(harness:
     assert [harness.answer(one).text for one in range(1, 5)] == [LONG[:5]] * 4
 
 
+def busy_slots(harness: Harness) -> dict[int, int]:
+    """The slot of each stream that runs."""
+    rows = enumerate(harness.table.rows())
+    return {row.stream_id: slot for slot, row in rows if row.state is not SlotState.IDLE}
+
+
+def turn(harness: Harness, stream_id: int, prompt: str) -> None:
+    """Ask, with the others going on, and have the answer."""
+    harness.start(stream_id, prompt, max_tokens=1)
+    while stream_id in busy_slots(harness):
+        harness.step()
+
+
+@divided(slots=4, context_size=4000, n_batch=512)
+def test_requests_are_decoded_in_slots_that_follow_one_another(harness: Harness) -> None:
+    for stream_id, prompt in ((1, "a" * 30), (2, "b" * 30), (3, "c" * 30), (4, "d" * 30)):
+        turn(harness, stream_id, prompt)  # in slots of their own, by what they hold
+    harness.start(5, "d" * 31, max_tokens=60)
+    harness.step()
+    assert busy_slots(harness) == {5: 3}
+    harness.start(6, "a" * 31, max_tokens=60)  # what the first slot holds comes along
+    harness.step()
+    assert busy_slots(harness) == {5: 3, 6: 2}
+    turn(harness, 7, "c" * 31)  # went to where the first was, and comes back
+    harness.finish()
+    cached = [harness.answer(one).usage.cached_prompt_tokens for one in (5, 6, 7)]
+    assert cached == [30, 30, 30]
+
+
 @divided(answers={"a": b"x" * 30, "b": b"y" * 5})
 def test_a_slot_is_clean_after_a_cancellation(harness: Harness) -> None:
     harness.start(1, "a")
