@@ -10,18 +10,34 @@ faster without it, and it is quicker swapped out to the memory of the host and i
 computed anew.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 # What a slot holds beyond the shared part is another conversation if it is as long as this,
 # and worth an empty slot; a shorter rest is the end of the same one. So many tokens more are
-# also worth a copy of what is swapped out.
+# also worth bringing in what is swapped out.
 KEPT_TOKENS: Final = 64
 
-# Of a slot all cells are copied. So many take as long as decoding a token of a prompt, or less.
-CELLS_FOR_A_TOKEN: Final = 100
 
-NOTHING: Final[Mapping[int, Sequence[int]]] = {}
+class Held(NamedTuple):
+    """What a slot in use can give: its first ``tokens``. A copy of them takes all its ``cells``."""
+
+    tokens: Sequence[int]
+    cells: int
+
+
+class CopyPrice(NamedTuple):
+    """Which copies are worth it, of one slot's cells for another.
+
+    Those that save so many tokens of a prompt, or more, and more than one of them for each
+    ``cells_for_a_token`` that are copied: all of a slot's are.
+    """
+
+    least_tokens: int
+    cells_for_a_token: int
+
+
+NOTHING: Final[Mapping[int, Held]] = {}
 
 
 class Taken(NamedTuple):
@@ -40,11 +56,10 @@ class PrefixCache:
     """Tokens held by the free slots; a slot in use is its request's own business."""
 
     __slots__ = (
+        "_copies",
         "_free",
         "_keeps_parts",
-        "_least_copied",
         "_most_swapped",
-        "_shares_cells",
         "_swapped",
     )
 
@@ -53,20 +68,18 @@ class PrefixCache:
         slots: int,
         *,
         keeps_parts: bool = True,
-        shares_cells: bool = True,
-        least_copied: int = KEPT_TOKENS,
+        copies: CopyPrice | None = None,
         most_swapped: int = 0,
     ) -> None:
         """``keeps_parts``: whether cells can be dropped from a slot's end, and shared.
 
         Recurrent models cannot: a prompt can use all that a slot holds, or nothing.
-        ``shares_cells``: whether it costs nothing that slots have cells in common; else
-        ``least_copied`` tokens are worth a copy, if there are not many behind them.
-        ``most_swapped``: how many tokens all slots together may have swapped out.
+        ``copies``: slots cannot have cells in common, only copies of another's; ``None``: they
+        can, at no cost. ``most_swapped``: how many tokens all slots together may have swapped
+        out.
         """
         self._keeps_parts = keeps_parts
-        self._shares_cells = shares_cells
-        self._least_copied = least_copied
+        self._copies = copies
         self._most_swapped = most_swapped
         self._swapped: set[int] = set()
         # Ordered: the slot that has been free longest comes first.
@@ -81,7 +94,7 @@ class PrefixCache:
         self,
         prompt: Sequence[int],
         *,
-        running: Mapping[int, Sequence[int]] = NOTHING,
+        running: Mapping[int, Held] = NOTHING,
         afresh: bool = False,
     ) -> Taken:
         """Take a free slot, there must be one, with the longest common prefix to be had.
@@ -93,56 +106,65 @@ class PrefixCache:
         token is never shared: it is decoded again, for its logits. ``afresh``: nothing is
         shared, so that what is decoded does not depend on what was before.
         """
-        # The first of them: an engine may decode what lies in a row at once.
         spare = min((slot for slot, held in self._free.items() if not held), default=None)
         unused = next(iter(self._free)) if spare is None else spare
-        source, shared = (unused, 0) if afresh else self.find(prompt, running=running)
-        if source not in self._free:
-            kept = self.find(prompt)
-            if not self._is_worth_copying(shared - kept[1], running[source]):
-                source, shared = kept
+
+        def takes_over(source: int, shared: int) -> bool:
+            if (held := self._free.get(source)) is None:
+                return False
+            is_worth_keeping = self._keeps_parts and len(held) - shared >= KEPT_TOKENS
+            return spare is None or not is_worth_keeping
+
+        source, shared = (unused, 0) if afresh else self._best(prompt, running, takes_over)
         if not shared:
             slot = source = unused
-        elif source not in self._free:
-            slot = unused
-        elif spare is None or len(self._free[source]) - shared < KEPT_TOKENS:
-            slot = source
         else:
-            slot = spare if self._keeps_parts else source
-        if (
-            slot != source
-            and source in self._free
-            and not self._is_worth_copying(shared, self._free[source])
-        ):
-            source, shared = slot, 0
+            slot = source if takes_over(source, shared) else unused
         is_swapped = shared > 0 and source in self._swapped
         del self._free[slot]
         self._swapped.discard(slot)
         return Taken(slot, shared, source, is_swapped)
 
     def find(
-        self, prompt: Sequence[int], *, running: Mapping[int, Sequence[int]] = NOTHING
+        self, prompt: Sequence[int], *, running: Mapping[int, Held], known: int
     ) -> tuple[int, int]:
-        """The slot that holds most of the prompt's beginning, and how many tokens of it.
+        """Which slot has most for one in use, and how many tokens of its prompt's beginning.
+
+        That one has ``known`` of them already.
+        """
+        return self._best(prompt, running, lambda source, shared: False, known=known)
+
+    def _best(
+        self,
+        prompt: Sequence[int],
+        running: Mapping[int, Held],
+        takes_over: Callable[[int, int], bool],
+        *,
+        known: int = 0,
+    ) -> tuple[int, int]:
+        """The slot that saves a prompt most, and how many tokens of its beginning it has.
 
         Of equals a free one, and of these the one unused for longest. Those in use count
         only if cells can be shared. What is swapped out has to be longer by ``KEPT_TOKENS``.
+        ``takes_over``: whether the prompt is decoded in that slot itself, and copies nothing.
         """
-        lengths = {slot: self._usable(held, prompt) for slot, held in self._free.items()}
+        sources = {slot: Held(held, len(held)) for slot, held in self._free.items()}
         if self._keeps_parts:
-            lengths |= {slot: self._usable(held, prompt) for slot, held in running.items()}
+            sources |= running
 
-        def worth(slot: int) -> int:
-            return lengths[slot] - KEPT_TOKENS * (slot in self._swapped)
+        def worth(source: int) -> tuple[float, int]:
+            held = sources[source]
+            shared = self._usable(held.tokens, prompt)
+            saved: float = shared - KEPT_TOKENS * (source in self._swapped)
+            if self._copies is not None and not takes_over(source, shared):
+                saved -= held.cells / self._copies.cells_for_a_token
+                if saved <= known or shared - known < self._copies.least_tokens:
+                    return 0, 0
+            return saved, shared
 
-        slot = max(lengths, key=worth)  # the first of equals
-        return slot, lengths[slot]
-
-    def _is_worth_copying(self, gained: int, held: Sequence[int]) -> bool:
-        """Whether so many tokens less to decode are worth a copy of what a slot holds."""
-        if self._shares_cells:
-            return True  # there will be none
-        return gained >= max(self._least_copied, len(held) // CELLS_FOR_A_TOKEN)
+        worths = {source: worth(source) for source in sources}
+        best = max(worths, key=lambda source: worths[source][0])  # the first of equals
+        return best, worths[best][1]
 
     def _usable(self, held: Sequence[int], prompt: Sequence[int]) -> int:
         shared = common_prefix(held, prompt, limit=len(prompt) - 1)
@@ -162,7 +184,10 @@ class PrefixCache:
         return self._free[slot]
 
     def trade(self, slot: int, free: int, *, is_moved: bool) -> None:
-        """Have ``free`` in use in the place of ``slot``, which holds what that did, if it moved."""
+        """``free`` is in use instead of ``slot``.
+
+        That holds what ``free`` held, if it was moved, and has been free as long; else nothing.
+        """
         held = {slot if one == free else one: held for one, held in self._free.items()}
         self._free = held if is_moved else held | {slot: []}
 

@@ -43,9 +43,15 @@ from paddler.agent.worker.engine import (
 )
 from paddler.agent.worker.gathering import to_gather
 from paddler.agent.worker.outbox import Outbox
-from paddler.agent.worker.prefix_cache import KEPT_TOKENS, PrefixCache, Taken
+from paddler.agent.worker.prefix_cache import (
+    KEPT_TOKENS,
+    CopyPrice,
+    Held,
+    PrefixCache,
+    Taken,
+)
 from paddler.agent.worker.prompts import Prompt, PromptMaker
-from paddler.agent.worker.slot_places import best_place
+from paddler.agent.worker.slot_places import MOST_MOVED_TOKENS, best_place
 from paddler.agent.worker.stream import Stream, lead_for
 from paddler.errors import PaddlerError, RemoteProtocolError
 from paddler.messages.inference import GeneratedTokenResult, OversizedImage, TokenUsage
@@ -70,9 +76,11 @@ EVICTED: Final = "Request evicted due to KV cache pressure"
 # One failed batch may be its requests' fault; this many in a row are the engine's.
 MAX_FAILED_STEPS: Final = 3
 
-# Tokens of a prompt that are worth a copy of cells: on a CPU these take dozens of milliseconds. A
-# GPU decodes some more with the same ease, and its cells come and go by way of the host.
-LEAST_COPIED_ON_CPU: Final = 16
+# On a CPU a token of a prompt takes as long as a copy of hundreds of cells, or more (of
+# SmolLM2-135M 11 ms, 1,500 cells 8 to 60; of models without grouped queries they are larger).
+COPIES_ON_CPU: Final = CopyPrice(least_tokens=16, cells_for_a_token=400)
+# A GPU decodes some more tokens with the same ease, and its cells come and go by way of the host.
+COPIES_ON_GPU: Final = CopyPrice(least_tokens=64, cells_for_a_token=10)
 
 # A stream that runs alone is not slowed by fewer cells of others than these.
 LEAST_SWAPPED: Final = 256
@@ -115,11 +123,11 @@ class Streams:
         self._table = table
         self._agent_label = agent_label
         self._clock = clock
+        self._copies = COPIES_ON_CPU if engine.runs_on_cpu else COPIES_ON_GPU
         self._cache = PrefixCache(
             table.slots,
             keeps_parts=engine.keeps_parts,
-            shares_cells=engine.kv_unified,
-            least_copied=LEAST_COPIED_ON_CPU if engine.runs_on_cpu else KEPT_TOKENS,
+            copies=None if engine.kv_unified else self._copies,
             most_swapped=engine.context_size,
         )
         self._pace = PrefillPace(
@@ -337,29 +345,40 @@ class Streams:
         self._running[slot] = stream
         self._write_row(stream)
 
-    def _held(self) -> dict[int, list[int]]:
+    def _held(self) -> dict[int, Held]:
         """What slots in use hold for others."""
-        return {slot: stream.sequence.reusable for slot, stream in self._running.items()}
+        sequences = {slot: stream.sequence for slot, stream in self._running.items()}
+        return {slot: Held(one.reusable, one.decoded) for slot, one in sequences.items()}
 
     def _bring_beside_others(self, taken: Taken) -> Taken:
-        """Have a prompt in the slot where it is decoded at once with others.
+        """Have a prompt in the slot where it is decoded at once with others, if that is near.
 
-        What that slot held goes to the one that the prompt does not need then.
+        What that slot held goes to the one that the prompt does not need then; a few tokens that
+        the prompt shares with its own slot stay behind. Nothing is lost: where slots hold what
+        cannot be moved, only an empty one will do. Of a move that fails, only what was to be
+        moved is lost.
         """
         slot, shared, source, _ = taken
-        place = best_place(slot, self._cache.free_slots, self._running)
-        if place == slot:
-            return taken
         is_own = source == slot
-        if is_own and shared and not self._engine.swap_out(slot):
+        if is_own and shared and not self._engine.keeps_parts:
             return taken
-        held = self._cache.held(place)
-        is_moved = self._engine.share(place, slot, len(held))
+        taken_along = shared if is_own and shared >= self._copies.least_tokens else 0
+        sizes = {place: len(self._cache.held(place)) for place in self._cache.free_slots}
+        places = {n: size for n, size in sizes.items() if self._engine.keeps_parts or not size}
+        place = best_place(slot, places, self._running)
+        if place == slot or taken_along > MOST_MOVED_TOKENS:
+            return taken
+        if taken_along:
+            if not self._engine.keep(slot, taken_along):
+                return Taken(slot, 0, slot)
+            if not self._engine.swap_out(slot):
+                return taken
+        is_moved = self._engine.share(place, slot, sizes[place])
         self._cache.trade(slot, place, is_moved=is_moved)
-        if is_own and shared:
-            shared = shared if self._engine.swap_in(slot, place) else 0
+        if taken_along:
+            taken_along = taken_along if self._engine.swap_in(slot, place) else 0
             self._engine.drop_swapped(slot)
-        return Taken(place, shared, place if is_own else source)
+        return Taken(place, taken_along, place) if is_own else Taken(place, shared, source)
 
     def _hold(self, taken: Taken) -> bool:
         """Have a slot hold what it can use of another, or of itself."""
@@ -390,7 +409,9 @@ class Streams:
             stream.lead = None
             sequence = stream.sequence
             # Whoever has it by now: the leader may have ended, and another may have its slot.
-            source, shared = self._cache.find(sequence.shareable, running=self._held())
+            source, shared = self._cache.find(
+                sequence.shareable, running=self._held(), known=sequence.decoded
+            )
             if shared > sequence.decoded:
                 is_swapped = self._cache.is_swapped(source)
                 taken = Taken(sequence.slot, shared, source, is_swapped)
@@ -463,8 +484,9 @@ class Streams:
     def _evict(self, stream: Stream) -> None:
         """End a stream for which the context has no room."""
         is_limit = stream.context_is_limit and stream.answer.tokens > 0
+        is_by_itself = not self._engine.kv_unified or self._is_full(stream.sequence)
         _log.log(
-            logging.INFO if is_limit else logging.WARNING,
+            logging.INFO if is_limit and is_by_itself else logging.WARNING,
             "stream %d is evicted with %d tokens: %s of %d is full",
             stream.stream_id,
             stream.sequence.decoded,

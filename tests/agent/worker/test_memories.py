@@ -54,7 +54,7 @@ def model(
 ) -> Iterator[Remembering]:
     kind, kv_unified = request.param
     path = write_tiny_memory(tmp_path_factory.mktemp("model") / "tiny.gguf", kind)
-    with Process(2) as process:
+    with Process(2 if kv_unified else 4) as process:
         ready = process.load(path, context_size=CONTEXT, penalty_repeat=1.0, kv_unified=kv_unified)
         assert isinstance(ready, Ready)
         assert ready.slot_context_size == CONTEXT

@@ -1,6 +1,6 @@
 import pytest
 
-from paddler.agent.worker.prefix_cache import PrefixCache, Taken, common_prefix
+from paddler.agent.worker.prefix_cache import CopyPrice, Held, PrefixCache, Taken, common_prefix
 
 
 @pytest.mark.parametrize(
@@ -21,13 +21,22 @@ def test_common_prefix_ends_where_tokens_differ(
     assert common_prefix(left, right, limit=limit) == length
 
 
-def cache_holding(*held: list[int], most_swapped: int = 0) -> PrefixCache:
-    cache = PrefixCache(len(held), most_swapped=most_swapped)
+COPIES = CopyPrice(least_tokens=16, cells_for_a_token=100)
+
+
+def cache_holding(
+    *held: list[int], copies: CopyPrice | None = None, most_swapped: int = 0
+) -> PrefixCache:
+    cache = PrefixCache(len(held), copies=copies, most_swapped=most_swapped)
     for _ in held:
         cache.take([0])
     for slot, tokens in enumerate(held):
         cache.give_back(slot, tokens)
     return cache
+
+
+def running(held: dict[int, list[int]]) -> dict[int, Held]:
+    return {slot: Held(tokens, len(tokens)) for slot, tokens in held.items()}
 
 
 def test_prompt_takes_the_slot_with_the_longest_common_prefix() -> None:
@@ -66,8 +75,8 @@ def test_of_slots_that_hold_nothing_the_first_is_taken() -> None:
     [
         (200, 16, Taken(1, 16, 0)),
         (200, 15, Taken(1, 0, 1)),
-        (3000, 30, Taken(1, 30, 0)),
-        (3000, 29, Taken(1, 0, 1)),  # all of it would be copied for those
+        (3000, 31, Taken(1, 31, 0)),
+        (3000, 30, Taken(1, 0, 1)),  # all of it would be copied for those
     ],
     ids=str,
 )
@@ -76,23 +85,75 @@ def test_what_slots_cannot_have_in_common_is_copied_if_that_is_worth_it(
 ) -> None:
     held = [*range(holds)]
     prompt = [*held[:length], -1]
-    free = PrefixCache(2, shares_cells=False, least_copied=16)
+    free = PrefixCache(2, copies=COPIES)
     free.take([0])
     free.give_back(0, held)
     assert free.take(prompt) == taken
-    in_use = PrefixCache(2, shares_cells=False, least_copied=16)
+    in_use = PrefixCache(2, copies=COPIES)
     in_use.take([0])
-    assert in_use.take(prompt, running={0: held}) == taken
+    assert in_use.take(prompt, running=running({0: held})) == taken
     assert free.take([*held, -1]) == Taken(0, holds, 0)  # its own are no copy
 
 
-def test_what_a_free_slot_holds_is_taken_where_a_copy_of_another_gains_little() -> None:
+def test_what_a_free_slot_holds_is_taken_where_a_copy_of_more_costs_more_than_that() -> None:
     held = [*range(200)]
-    for more, taken in ((15, Taken(0, 100, 0)), (16, Taken(0, 116, 1))):
-        cache = PrefixCache(2, shares_cells=False, least_copied=16)
+    for more, taken in ((2, Taken(0, 100, 0)), (3, Taken(0, 103, 1))):
+        cache = PrefixCache(2, copies=COPIES)
         assert [cache.take([0]).slot, cache.take([0]).slot] == [0, 1]
         cache.give_back(0, held[:100])
-        assert cache.take([*held[: 100 + more], 1000], running={1: held}) == taken
+        assert cache.take([*held[: 100 + more], 1000], running=running({1: held})) == taken
+
+
+def test_of_equal_beginnings_the_one_with_the_least_behind_it_is_copied() -> None:
+    begin = [*range(24)]
+    longer, shorter = [*begin, *[1000] * 3000], [*begin, *[2000] * 80]
+    for held, source in (([longer, shorter, []], 1), ([shorter, longer, []], 0)):
+        assert cache_holding(*held, copies=COPIES).take([*begin, -1]) == Taken(2, 24, source)
+
+
+@pytest.mark.parametrize("free", [[*range(20), *[1000] * 3000], [0, *[1000] * 200], [1000]])
+def test_a_copy_is_worth_it_beside_another_that_is_not(free: list[int]) -> None:
+    cache = cache_holding(free, [], copies=COPIES)
+    in_use = running({5: [*range(200)]})
+    assert cache.take([*range(30), -1], running=in_use) == Taken(1, 30, 5)
+
+
+def test_all_cells_of_a_slot_in_use_count_for_a_copy() -> None:
+    begin = [*range(24)]
+    for cells, shared in ((2399, 24), (2400, 0)):
+        in_use = {5: Held(begin, cells)}
+        cache = cache_holding([], copies=COPIES)
+        assert cache.take([*begin, -1], running=in_use).shared == shared
+
+
+@pytest.mark.parametrize(
+    ("known", "cells", "shared"),
+    [(0, 40, 40), (24, 40, 40), (25, 40, 0), (40, 40, 0), (20, 1999, 40), (20, 2000, 0)],
+    ids=str,
+)
+def test_a_slot_in_use_finds_what_is_worth_a_copy_beside_what_it_has(
+    known: int, cells: int, shared: int
+) -> None:
+    begin = [*range(40)]
+    cache = cache_holding([7], copies=COPIES)
+    in_use = {3: Held(begin[:known], known), 4: Held(begin, cells)}
+    assert cache.find([*begin, -1], running=in_use, known=known)[1] == shared
+
+
+def test_a_traded_slot_has_been_free_as_long_as_the_one_in_its_place() -> None:
+    cache = cache_holding([1], [2], [3])
+    assert cache.take([9]).slot == 0
+    cache.trade(0, 1, is_moved=True)
+    assert sorted(cache.free_slots) == [0, 2]
+    assert cache.held(0) == [2]
+    assert cache.take([9]) == Taken(0, 0, 0)
+
+
+def test_a_traded_slot_holds_nothing_if_nothing_was_moved() -> None:
+    cache = cache_holding([1], [2], [3])
+    assert cache.take([9]).slot == 0
+    cache.trade(0, 2, is_moved=False)
+    assert {slot: cache.held(slot) for slot in cache.free_slots} == {0: [], 1: [2]}
 
 
 LONG = [*range(100, 200)]
@@ -122,13 +183,13 @@ def test_another_conversation_gives_way_where_no_slot_is_empty() -> None:
     ],
 )
 def test_a_slot_in_use_shares_what_it_holds(held: list[list[int]], taken: Taken) -> None:
-    running = {4: [1, 2], 5: [1, 2, 3, 4]}
-    assert cache_holding(*held).take([1, 2, 3, 9], running=running) == taken
+    in_use = running({4: [1, 2], 5: [1, 2, 3, 4]})
+    assert cache_holding(*held).take([1, 2, 3, 9], running=in_use) == taken
 
 
 def test_a_slot_in_use_shares_nothing_where_no_part_can_be_kept() -> None:
     cache = PrefixCache(1, keeps_parts=False)
-    assert cache.take([1, 2, 3], running={4: [1, 2]}) == Taken(0, 0, 0)
+    assert cache.take([1, 2, 3], running=running({4: [1, 2]})) == Taken(0, 0, 0)
 
 
 def test_all_slots_taken_leaves_none_free() -> None:
@@ -205,10 +266,10 @@ def test_what_is_swapped_out_is_brought_in_only_if_that_is_worth_it() -> None:
     cache = cache_holding([*LONG, 1, 2, 3], [], [], most_swapped=200)
     assert swap_all(cache) == [0]
     prompt = [*LONG, 1, 2, 3, 4]
-    assert cache.take(prompt, running={5: LONG[:39]}) == Taken(0, 103, 0, is_swapped=True)
+    assert cache.take(prompt, running=running({5: LONG[:39]})) == Taken(0, 103, 0, is_swapped=True)
     cache = cache_holding([*LONG, 1, 2, 3], [], [], most_swapped=200)
     assert swap_all(cache) == [0]
-    assert cache.take(prompt, running={5: LONG[:40]}) == Taken(1, 40, 5)
+    assert cache.take(prompt, running=running({5: LONG[:40]})) == Taken(1, 40, 5)
     assert cache.take(LONG[:60]) == Taken(2, 0, 2)
 
 

@@ -11,7 +11,8 @@ from paddler.agent.worker.images import RgbImage
 from paddler.agent.worker.markers import ModelFormat
 from paddler.agent.worker.prompts import Prompt, PromptMaker
 from paddler.agent.worker.sections import Markers
-from paddler.agent.worker.streams import LEAST_COPIED_ON_CPU, EngineBroken, Streams
+from paddler.agent.worker.slot_places import MOST_MOVED_TOKENS
+from paddler.agent.worker.streams import COPIES_ON_CPU, COPIES_ON_GPU, EngineBroken, Streams
 from paddler.errors import RemoteProtocolError
 from paddler.messages import chat
 from paddler.messages.inference import (
@@ -407,6 +408,17 @@ def test_who_fills_its_slot_ends_and_no_other(
     assert told == ([] if is_limit else [full])
 
 
+@engine(slots=2, context_size=60, answers={"a": b"x" * 50, "b": b"y" * 40})
+def test_an_answer_that_ends_for_others_is_warned_of(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    for stream_id, prompt in ((1, "a"), (2, "b")):
+        harness.start(stream_id, prompt, delivery=Delivery(context_is_limit=True))
+    harness.finish()
+    assert [harness.answer(one).reason for one in (1, 2)] == ["stop", "length"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 @divided(slots=4, context_size=240, answers={"a": b"x" * 50, "1" * 40 + "c": b"z"})
 def test_no_room_for_a_batch_is_not_taken_from_who_is_not_in_it(harness: Harness) -> None:
     harness.start(1, "idle" * 10, max_tokens=1)
@@ -441,7 +453,7 @@ def test_a_beginning_is_copied_from_a_running_slot_if_it_is_long(harness: Harnes
         pass
     harness.start(2, LONG + "b", max_tokens=5)
     harness.step()
-    harness.start(3, LONG[: LEAST_COPIED_ON_CPU - 1] + "c", max_tokens=5)
+    harness.start(3, LONG[: COPIES_ON_CPU.least_tokens - 1] + "c", max_tokens=5)
     harness.finish()
     cached = [harness.answer(one).usage.cached_prompt_tokens for one in (1, 2, 3)]
     assert cached == [0, len(LONG), 0]
@@ -485,6 +497,133 @@ def test_requests_are_decoded_in_slots_that_follow_one_another(harness: Harness)
     harness.finish()
     cached = [harness.answer(one).usage.cached_prompt_tokens for one in (5, 6, 7)]
     assert cached == [30, 30, 30]
+
+
+@divided(slots=5, context_size=5000, n_batch=512)
+def test_the_slot_that_holds_least_is_brought_beside_another(harness: Harness) -> None:
+    for stream_id, prompt in ((1, "a" * 30), (2, "b" * 30), (3, "c" * 300), (4, "d" * 30)):
+        turn(harness, stream_id, prompt)
+    harness.start(5, "d" * 31, max_tokens=60)
+    harness.step()
+    harness.start(6, "a" * 31, max_tokens=60)
+    harness.step()
+    assert busy_slots(harness) == {5: 3, 6: 4}  # it was empty, and the third is long
+    harness.finish()
+
+
+@divided(slots=4, context_size=4000, n_batch=512)
+def test_a_few_tokens_in_common_stay_where_they_are(harness: Harness) -> None:
+    for stream_id, prompt in ((1, "a" * 30), (2, "b" * 30), (3, "c" * 30), (4, "d" * 30)):
+        turn(harness, stream_id, prompt)
+    harness.start(5, "d" * 31, max_tokens=60)
+    harness.step()
+    harness.start(6, "a" * (COPIES_ON_CPU.least_tokens - 1) + "?" * 90, max_tokens=60)
+    harness.step()
+    assert busy_slots(harness) == {5: 3, 6: 2}
+    harness.finish()
+    turn(harness, 7, "c" * 31)
+    cached = [harness.answer(one).usage.cached_prompt_tokens for one in (6, 7)]
+    assert cached == [0, 30]
+
+
+@pytest.mark.parametrize(
+    ("failing", "slot", "cached"),
+    [
+        pytest.param("swap_out", 0, [30, 30], id="nothing is moved"),
+        pytest.param("share", 2, [30, 0], id="what was to be moved away"),
+        pytest.param("swap_in", 2, [0, 30], id="what was to be brought along"),
+    ],
+)
+@divided(slots=4, context_size=4000, n_batch=512)
+def test_a_move_that_fails_loses_no_more_than_was_moved(
+    harness: Harness,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str,
+    slot: int,
+    cached: list[int],
+) -> None:
+    for stream_id, prompt in ((1, "a" * 30), (2, "b" * 30), (3, "c" * 30), (4, "d" * 30)):
+        turn(harness, stream_id, prompt)
+    harness.start(5, "d" * 31, max_tokens=60)
+    harness.step()
+    with monkeypatch.context() as patched:
+        patched.setattr(harness.engine, failing, lambda *slots: False)
+        harness.start(6, "a" * 31, max_tokens=60)
+    harness.step()
+    assert busy_slots(harness) == {5: 3, 6: slot}
+    turn(harness, 7, "c" * 31)
+    harness.finish()
+    assert [harness.answer(one).usage.cached_prompt_tokens for one in (6, 7)] == cached
+    assert [harness.answer(one).text for one in (6, 7)] == ["a" * 31, "c"]
+
+
+@divided(slots=4, context_size=4000, n_batch=512, can_keep_part=False)
+def test_what_cannot_be_moved_gives_way_to_nobody(harness: Harness) -> None:
+    for stream_id, prompt in ((1, "a" * 30), (2, "b" * 30), (3, "c" * 30)):
+        harness.start(stream_id, prompt, max_tokens=100)
+    harness.finish()
+    harness.start(4, "b" * 60 + "?", max_tokens=60)  # in the middle
+    harness.step()
+    harness.start(5, "new", max_tokens=60)
+    harness.step()
+    assert busy_slots(harness) == {4: 1, 5: 3}  # beside others would be another's slot
+    harness.finish()
+    for stream_id, prompt in ((6, "a" * 60 + "?"), (7, "c" * 60 + "?")):
+        turn(harness, stream_id, prompt)
+    assert [harness.answer(one).usage.cached_prompt_tokens for one in (4, 6, 7)] == [60] * 3
+
+
+@divided(slots=4, context_size=4000, n_batch=512, can_keep_part=False)
+def test_what_cannot_be_moved_is_gone_on_with_where_it_is(harness: Harness) -> None:
+    for stream_id, prompt in ((1, "a"), (2, "b"), (3, "c")):
+        harness.start(stream_id, prompt, max_tokens=100)
+    harness.finish()
+    harness.start(4, "cc?", max_tokens=60)
+    harness.start(5, "aa?", max_tokens=60)  # the fourth slot is empty, and beside the other
+    harness.step()
+    assert busy_slots(harness) == {4: 2, 5: 0}
+    harness.finish()
+    assert [harness.answer(one).usage.cached_prompt_tokens for one in (4, 5)] == [2, 2]
+
+
+@pytest.mark.parametrize(("more", "slot"), [(0, 3), (1, 0)])
+@divided(slots=4, context_size=20_000, n_batch=512)
+def test_what_is_long_stays_where_it_is(harness: Harness, more: int, slot: int) -> None:
+    long = "a" * (MOST_MOVED_TOKENS + more)
+    for stream_id, prompt in ((1, long), (2, "b" * 90), (3, "c" * 30)):
+        turn(harness, stream_id, prompt)
+    harness.start(4, "c" * 31, max_tokens=60)
+    harness.step()
+    harness.start(5, long + "a", max_tokens=60)
+    harness.step()
+    assert busy_slots(harness) == {4: 2, 5: slot}
+    harness.finish()
+    assert harness.answer(5).usage.cached_prompt_tokens == len(long)
+
+
+@divided(slots=3, context_size=3000, n_batch=512)
+def test_a_follower_copies_nothing_that_is_not_worth_it(harness: Harness) -> None:
+    harness.engine.n_batch = COPIES_ON_CPU.least_tokens - 1
+    harness.start(1, LONG + "a", max_tokens=5)
+    harness.start(2, LONG + "b", max_tokens=5)
+    harness.step()  # one batch of the first prompt; the second waits for it
+    harness.streams.stop(StopStream(1))
+    harness.finish()
+    assert harness.answer(2).usage.cached_prompt_tokens == 0
+
+
+@pytest.mark.parametrize("is_worth_it", [True, False])
+@divided(slots=3, context_size=6000, n_batch=512)
+def test_a_gpu_copies_only_long_beginnings(harness: Harness, is_worth_it: bool) -> None:
+    harness.engine.runs_on_cpu = False
+    harness.streams = Streams(harness.engine, harness.prompts, harness.table, agent_label=LABEL)
+    harness.start(1, "a" * 1000, max_tokens=50)
+    while not harness.step():
+        pass
+    common = 1000 // COPIES_ON_GPU.cells_for_a_token + is_worth_it
+    harness.start(2, "a" * common + "b", max_tokens=1)
+    harness.finish()
+    assert harness.answer(2).usage.cached_prompt_tokens == (common if is_worth_it else 0)
 
 
 @divided(answers={"a": b"x" * 30, "b": b"y" * 5})

@@ -79,6 +79,30 @@ class TrackingEngine(ScriptedEngine):
         return outcome
 
 
+class FailingEngine(TrackingEngine):
+    """One of whose copies many fail; what was to be there is lost then."""
+
+    def __init__(self, chance: random.Random, **options: int) -> None:
+        super().__init__(kv_unified=False, beside=64, **options)
+        self.chance = chance
+        self.runs_on_cpu = chance.choice([True, False])
+
+    def _is_lucky(self) -> bool:
+        return self.chance.random() > 0.3
+
+    def share(self, source: int, slot: int, length: int) -> bool:
+        """Have a copy, or nothing."""
+        return super().share(source, slot, length) and (self._is_lucky() or not self.keep(slot, 0))
+
+    def swap_out(self, slot: int) -> bool:
+        """Move, or leave it there."""
+        return self._is_lucky() and super().swap_out(slot)
+
+    def swap_in(self, source: int, slot: int) -> bool:
+        """Copy back, or have nothing."""
+        return super().swap_in(source, slot) and (self._is_lucky() or not self.keep(slot, 0))
+
+
 def prompts(chance: random.Random) -> Iterator[str]:
     """Prompts that begin alike, or go on where an earlier one ended."""
     beginnings = ["".join(chance.choices("ab", k=chance.choice([20, 100, 300]))) for _ in range(3)]
@@ -101,6 +125,24 @@ def test_every_stream_gets_its_own_text_and_one_end(seed: int, kv_unified: bool)
         n_batch=chance.choice([slots + 1, 80, 512]),
         beside=chance.choice([8, 64]),
     )
+    run_streams(engine, slots, chance)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_stream_gets_its_own_text_however_copies_fail(seed: int) -> None:
+    chance = random.Random(seed)
+    slots = chance.choice([3, 4, 8])
+    engine = FailingEngine(
+        random.Random(seed),
+        slots=slots,
+        context_size=chance.choice([900, 1500, 3000]),
+        n_batch=chance.choice([slots + 1, 80, 512]),
+    )
+    run_streams(engine, slots, chance)
+
+
+def run_streams(engine: TrackingEngine, slots: int, chance: random.Random) -> None:
+    """Start, step and stop streams, and check what is held, and what they say."""
     harness = Harness(engine, slots)
     texts: dict[int, str] = {}
     source = prompts(chance)
@@ -120,6 +162,9 @@ def test_every_stream_gets_its_own_text_and_one_end(seed: int, kv_unified: bool)
         if harness.streams.is_running:
             harness.step()
         assert sum(map(len, engine.copies.values())) <= engine.context_size
+        assert engine.kv_unified or not engine.copies  # those of a move are dropped behind it
+        busy = {slot for slot, row in enumerate(harness.table.rows()) if row.stream_id}
+        assert engine.open_slots == busy
     harness.take()
     harness.table.close()
     for stream_id, text in texts.items():
