@@ -138,6 +138,8 @@ def split_address(text: str) -> tuple[str, int]:
         raise ConfigError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:8060")
     if not colon or not host:
         raise ConfigError(f"{text!r}: expected host:port, for example 127.0.0.1:8060")
+    if host == "*":  # some resolvers take it for a name
+        raise ConfigError(f"{text!r}: * is no host; 0.0.0.0 or [::] listens on all addresses")
     if not re.fullmatch(r"[0-9]{1,5}", port_text) or int(port_text) > 65535:
         raise ConfigError(f"{text!r}: the port must be a number from 0 to 65535")
     return host, int(port_text)
@@ -185,7 +187,7 @@ def parse_state_database(text: str) -> str:
 
 def parse_name(text: str) -> str:
     """An agent's label, of a length and of characters that tables and logs can show."""
-    if not text.isprintable():
+    if not text.isprintable() or not text.strip():
         raise ConfigError(f"{text!r}: expected a name of printable characters")
     if len(text) > MAX_NAME_CHARACTERS:
         raise ConfigError(

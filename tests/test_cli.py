@@ -232,6 +232,7 @@ def test_a_name_is_resolved_and_its_text_kept() -> None:
         (["balancer", "--management"], "--management"),  # no abbreviations
         (["model", "set", "/m", "--proj", "/p"], "--proj"),
         (["agent", "--name", "a\nb"], "expected a name of printable characters"),
+        (["agent", "--name", " "], "expected a name of printable characters"),
         (["agent", "--name", "a" * 201], "at most 200"),
         (["balancer", "extra"], "extra"),
         (["balancer", "--management-addr"], "--management-addr"),

@@ -41,6 +41,7 @@ def test_an_address_is_a_host_and_a_port(text: str, host: str, port: int) -> Non
         ("a:65536", "the port must be"),
         ("a:80 ", "the port must be"),
         ("http://a:80", "expected host:port alone"),
+        ("*:8060", "0.0.0.0 or"),
     ],
 )
 def test_what_is_no_address_is_refused_with_advice(text: str, advice: str) -> None:

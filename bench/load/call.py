@@ -8,6 +8,8 @@ from bench.load.answer_formats import AnswerFormat, error_kind, usage_tokens, va
 from bench.load.bodies import Asked
 from bench.load.read_buffer import BUFFER
 
+CONNECTION_LOST: Final = "connection lost"
+"""The kind of error."""
 STAMP: Final = b"<t"
 MAX_STAMP_BYTES: Final = 32
 

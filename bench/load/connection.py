@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, cast
 
-from bench.load.call import Call
+from bench.load.call import CONNECTION_LOST, Call
 from bench.load.read_buffer import BUFFER, VIEW
 from paddler._fastpath import head_end, parse_fields
 from paddler.errors import RemoteProtocolError
@@ -152,7 +152,7 @@ class Connection(asyncio.BufferedProtocol):
         is_stale = self._stage is _Stage.HEAD and not self._line and self._may_be_stale
         self._stage = _Stage.CLOSED
         stale, self._call = (self._call, None) if is_stale else (None, self._call)
-        self._end_call(None if is_good_end else "connection lost")
+        self._end_call(None if is_good_end else CONNECTION_LOST)
         self._on_idle(self)
         if stale is not None:
             self._on_stale(stale)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from bench.load.bodies import head_of
-from bench.load.call import Call
+from bench.load.call import CONNECTION_LOST, Call
 from bench.load.connection import Connection
 from bench.load.plan import Target
 
@@ -49,7 +49,7 @@ class Connections:
         if call.times_sent < MAX_SENT:
             self._dial_for(call)
         else:
-            call.on_end("connection lost")
+            call.on_end(CONNECTION_LOST)
 
     def _dial_for(self, call: Call) -> None:
         task = asyncio.get_running_loop().create_task(self._dial(call))
@@ -110,7 +110,7 @@ class Connections:
                     call.on_sent()  # nearly
                     self._send_again(call)
                 else:
-                    call.on_end("connection lost")
+                    call.on_end(CONNECTION_LOST)
                 return
             self._open.add(connection)
             connection.send(call)
