@@ -203,6 +203,7 @@ def _measure_interference(
     )
     running, prompts = decoding.report(), arriving.report()
     gap_ms, first_ms = running.between_tokens.p99_ms, prompts.first_token.p50_ms
+    is_doubtful = bool(running.notes or prompts.notes)
     findings.add(
         group,
         "tokens of the streams",
@@ -210,8 +211,16 @@ def _measure_interference(
         program,
         running.tokens_per_s,
         is_more_better=True,
+        is_doubtful=is_doubtful,
     )
-    findings.add(group, "between tokens of the streams, p99", "ms", program, gap_ms)
+    findings.add(
+        group,
+        "between tokens of the streams, p99",
+        "ms",
+        program,
+        gap_ms,
+        is_doubtful=is_doubtful,
+    )
     findings.add(
         group,
         "first token of the prompts, p50",
@@ -219,6 +228,7 @@ def _measure_interference(
         program,
         first_ms,
         part_budget=FIRST_TOKEN,
+        is_doubtful=is_doubtful,
     )
 
 
@@ -284,6 +294,7 @@ def _tell(
         program,
         report.first_token.p50_ms,
         part_budget=first_token_budget,
+        is_doubtful=bool(report.notes),
     )
 
 

@@ -18,7 +18,8 @@ BESIDE: Final = (DIRECT, SHARED)
 """Shown beside the others, and none of them."""
 DOUBTFUL: Final = (
     "* the load generator itself was late by 10 ms or more at times (p99), or used more than 90 % "
-    "of its core: the machine was too busy, and short times are not ours alone"
+    "of its core: the machine was too busy, and short times are not ours alone; or the hypervisor "
+    "gave more than 5 % of the processors to others, which every number shows"
 )
 
 
@@ -27,7 +28,7 @@ class Row(msgspec.Struct, kw_only=True):
 
     ``budget``: what ours should not exceed or, where ``is_more_better``, not fall below;
     ``part_budget``: the same of ours divided by that of a program.
-    ``is_doubtful``: the load generator was late or busy in one of the runs.
+    ``is_doubtful``: the load generator was late or busy in one of the runs, or short of processors.
     """
 
     group: str

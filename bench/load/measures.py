@@ -8,7 +8,7 @@ import msgspec
 
 from bench.load.call import Call
 from bench.load.histogram import Histogram
-from bench.processor_time import processor_s
+from bench.processor_time import processor_s, stolen_s
 
 MAX_MOMENTS: Final = 240
 """Of the course over time: beyond it, two become one."""
@@ -56,9 +56,10 @@ class Measures:
         self.began_at = time.monotonic()
         self._cpu_at = time.process_time()
         self._watched_at = self._watched_s()
+        self._stolen_at = stolen_s()
         self.moments.clear()
         self._last: tuple[float, int, int, int] = (self.began_at, 0, 0, 0)
-        self.window_s = self.cpu_s = 0.0
+        self.window_s = self.cpu_s = self.stolen_s = 0.0
         self.window_tokens = self.window_finished = 0
 
     @property
@@ -125,6 +126,7 @@ class Measures:
         self.cpu_s = time.process_time() - self._cpu_at
         if (watched_s := self._watched_s()) is not None and self._watched_at is not None:
             self.watched_cpu_s = watched_s - self._watched_at
+        self.stolen_s = stolen_s() - self._stolen_at
         self.window_tokens, self.window_finished = self.tokens, self.finished
 
     def _watched_s(self) -> float | None:

@@ -20,6 +20,8 @@ CURVE: Final = (0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 100)
 BUSY: Final = 0.9
 """Beyond this share of a core the generator itself may be what is slow."""
 LATE_S: Final = 0.01
+STOLEN: Final = 0.05
+"""Beyond this share of a machine, what others were given of it is seen in every number."""
 
 
 class Times(msgspec.Struct, kw_only=True, frozen=True):
@@ -40,7 +42,8 @@ class Report(msgspec.Struct, kw_only=True, frozen=True):
 
     ``cut``: requests that were under way when the run ended, ``unanswered``: those of them that
     had no head of an answer yet. ``watched_cpu_s``: processor time of the watched process.
-    ``notes``: why the numbers may be the generator's own.
+    ``stolen``: the share of the machine's processors that its hypervisor gave to others.
+    ``notes``: why the numbers may be the generator's or the machine's own.
     """
 
     url: str
@@ -66,6 +69,7 @@ class Report(msgspec.Struct, kw_only=True, frozen=True):
     watched_cpu_s: float | None
     generator_cpu: float
     generator_lag: Times
+    stolen: float
     notes: tuple[str, ...]
     moments: tuple[Moment, ...]
 
@@ -85,6 +89,7 @@ def report_of(plan: Plan, measures: Measures) -> Report:
     window_s = max(measures.window_s, 1e-9)
     cpu = measures.cpu_s / window_s
     lag = times_of(measures.lag)
+    stolen = measures.stolen_s / window_s / (os.cpu_count() or 1)
     return Report(
         url=plan.target.url,
         settings=settings_of(plan),
@@ -109,8 +114,9 @@ def report_of(plan: Plan, measures: Measures) -> Report:
         watched_cpu_s=measures.watched_cpu_s,
         generator_cpu=cpu,
         generator_lag=lag,
+        stolen=stolen,
         notes=(
-            *notes_on(cpu, lag),
+            *notes_on(cpu, lag, stolen),
             *notes_on_watched(plan.watched_pid, measures.watched_cpu_s),
         ),
         moments=tuple(measures.moments),
@@ -143,8 +149,8 @@ def times_of(histogram: Histogram) -> Times:
     )
 
 
-def notes_on(cpu: float, lag: Times) -> list[str]:
-    """Why these numbers may be the generator's own."""
+def notes_on(cpu: float, lag: Times, stolen: float) -> list[str]:
+    """Why these numbers may be the generator's or the machine's own."""
     notes = []
     if cpu > BUSY:
         notes.append(
@@ -154,6 +160,11 @@ def notes_on(cpu: float, lag: Times) -> list[str]:
         notes.append(
             f"the generator was late by {lag.p99_ms:.0f} ms or more at times (p99): its machine "
             "is too busy to tell shorter times"
+        )
+    if stolen > STOLEN:
+        notes.append(
+            f"the hypervisor gave {stolen:.0%} of this machine's processors to others: "
+            "measure again"
         )
     return notes
 
