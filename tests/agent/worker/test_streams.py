@@ -511,12 +511,17 @@ def test_the_slot_that_holds_least_is_brought_beside_another(harness: Harness) -
     harness.finish()
 
 
-@divided(slots=4, context_size=4000, n_batch=512)
-def test_a_few_tokens_in_common_stay_where_they_are(harness: Harness) -> None:
+def fill_four_slots(harness: Harness) -> None:
+    """Have something in each, and the last of them busy with stream 5."""
     for stream_id, prompt in ((1, "a" * 30), (2, "b" * 30), (3, "c" * 30), (4, "d" * 30)):
         turn(harness, stream_id, prompt)
     harness.start(5, "d" * 31, max_tokens=60)
     harness.step()
+
+
+@divided(slots=4, context_size=4000, n_batch=512)
+def test_a_few_tokens_in_common_stay_where_they_are(harness: Harness) -> None:
+    fill_four_slots(harness)
     harness.start(6, "a" * (COPIES_ON_CPU.least_tokens - 1) + "?" * 90, max_tokens=60)
     harness.step()
     assert busy_slots(harness) == {5: 3, 6: 2}
@@ -542,10 +547,7 @@ def test_a_move_that_fails_loses_no_more_than_was_moved(
     slot: int,
     cached: list[int],
 ) -> None:
-    for stream_id, prompt in ((1, "a" * 30), (2, "b" * 30), (3, "c" * 30), (4, "d" * 30)):
-        turn(harness, stream_id, prompt)
-    harness.start(5, "d" * 31, max_tokens=60)
-    harness.step()
+    fill_four_slots(harness)
     with monkeypatch.context() as patched:
         patched.setattr(harness.engine, failing, lambda *slots: False)
         harness.start(6, "a" * 31, max_tokens=60)
